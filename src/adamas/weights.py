@@ -1,0 +1,32 @@
+"""Effective weights: computed once per optimiser step, and baked into plain tensors when a model ships."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from torch import nn
+from torch.nn.utils import parametrize
+
+
+@contextmanager
+def effective_weights(model: nn.Module) -> Iterator[None]:
+    """Compute every parametrized tensor now, with gradients to its originals, and reuse it until the block ends.
+
+    Nested blocks share the outer one's tensors, so an attack inside a training step recomputes nothing.
+    """
+    with parametrize.cached():
+        for module in model.modules():
+            if parametrize.is_parametrized(module):
+                for name in module.parametrizations:  # type: ignore[union-attr]
+                    getattr(module, name)
+        yield
+
+
+def bake(model: nn.Module) -> nn.Module:
+    """Replace every parametrized tensor by its present value, in place; the model's outputs do not change."""
+    for module in list(model.modules()):
+        if parametrize.is_parametrized(module):
+            for name in list(module.parametrizations):  # type: ignore[arg-type]
+                parametrize.remove_parametrizations(module, name, leave_parametrized=True)
+    return model
