@@ -5,13 +5,21 @@ from __future__ import annotations
 import importlib
 import pkgutil
 from collections.abc import Callable, Iterator
-from dataclasses import fields, is_dataclass
+from dataclasses import MISSING, fields, is_dataclass
 from fractions import Fraction
 from typing import Annotated, Any, TypeVar, dataclass_transform
 
 import pydantic.dataclasses
 from annotated_types import Ge, Gt, Le
-from pydantic import BeforeValidator, ConfigDict, GetJsonSchemaHandler, TypeAdapter, ValidationError, model_validator
+from pydantic import (
+    BeforeValidator,
+    ConfigDict,
+    GetJsonSchemaHandler,
+    TypeAdapter,
+    ValidationError,
+    WithJsonSchema,
+    model_validator,
+)
 from pydantic_core import InitErrorDetails, PydanticCustomError, core_schema
 
 from adamas.errors import AdamasError, nearest
@@ -27,7 +35,7 @@ KINDS = {
     "dataset": "adamas.data",
 }
 _registered: dict[str, dict[str, type]] = {kind: {} for kind in KINDS}
-_CONFIG = ConfigDict(extra="forbid", arbitrary_types_allowed=True, allow_inf_nan=False)
+_CONFIG = ConfigDict(extra="forbid", arbitrary_types_allowed=True, allow_inf_nan=False, validate_default=True)
 
 
 def _number(value: object) -> object:
@@ -41,7 +49,9 @@ def _number(value: object) -> object:
 
 
 Number = Annotated[float, BeforeValidator(_number)]
-Pixels = Annotated[Number, Ge(0)]
+Pixels = Annotated[
+    Number, Ge(0), WithJsonSchema({"anyOf": [{"type": "number", "minimum": 0}, {"type": "string", "pattern": "/"}]})
+]
 """A distance in pixel units of a [0, 1] image; "8/255" is read as a fraction."""
 Share = Annotated[float, Gt(0), Le(1)]
 Count = Annotated[int, Ge(1)]
@@ -159,6 +169,17 @@ def find(kind: str, name: str) -> type:
     if name not in known:
         raise AdamasError(f"unknown {kind} {name!r}{nearest(name, known)}")
     return known[name]
+
+
+def label(method: Any) -> str:
+    """A method with the settings that differ from its defaults: `pgd(steps=50, restarts=5)`."""
+    changed = {
+        field.name: plain(getattr(method, field.name))
+        for field in fields(method)
+        if field.default is not MISSING and getattr(method, field.name) != field.default
+    }
+    inside = ", ".join(f"{key}={value}" for key, value in changed.items())
+    return f"{type(method).name}({inside})" if inside else type(method).name
 
 
 def describe(cls: type) -> str:

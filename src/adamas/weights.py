@@ -30,3 +30,9 @@ def bake(model: nn.Module) -> nn.Module:
             for name in list(module.parametrizations):  # type: ignore[arg-type]
                 parametrize.remove_parametrizations(module, name, leave_parametrized=True)
     return model
+
+
+def weight_bits(module: nn.Module, name: str) -> int:
+    """Bits per value of a parametrized tensor: the least that any of its parametrizations states as `bits`, else 32."""
+    stated = (getattr(parametrization, "bits", 32) for parametrization in module.parametrizations[name])  # type: ignore[index]
+    return min(stated, default=32)

@@ -148,7 +148,7 @@ def _check(name: str, part: str, images: Images, classes: int) -> None:
     low, high = int(images.labels.min()), int(images.labels.max())
     if low < 0 or high >= classes:
         raise AdamasError(f"data {name}: expected {part} labels in 0..{classes - 1}, got {low}..{high}")
-    if images.pixels.dtype != torch.uint8 and not (0 <= float(images.pixels.min()) and float(images.pixels.max()) <= 1):
+    if images.pixels.dtype != torch.uint8 and (images.pixels.min() < 0 or images.pixels.max() > 1):
         raise AdamasError(
             f"data {name}: expected {part} pixels in [0, 1], got [{float(images.pixels.min()):.3g}, "
             f"{float(images.pixels.max()):.3g}]; put the normalisation into the model's first layer instead"
@@ -176,7 +176,7 @@ def from_loaders(
 
     Errors: pixels outside [0, 1], labels outside the classes, training and test images of different size.
     """
-    published = [_collect(loader) for loader in (train, test)]
+    published = _collect(train), _collect(test)
     if classes is None:
         classes = tuple(str(i) for i in range(1 + max(int(part.labels.max()) for part in published)))
     return divide(name, *published, classes, split or Split(), seed)

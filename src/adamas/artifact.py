@@ -1,0 +1,115 @@
+"""Artifacts: a directory with weights, a card that says how they came to be, and what was measured on them."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from adamas.errors import AdamasError
+from adamas.files import read_json, write
+from adamas.models import normalized
+from adamas.recipe import Recipe
+from adamas.registry import parse
+from adamas.roles import Compressor
+from adamas.surgery import resize_to
+
+WEIGHTS, CARD, EVALUATION = "weights.safetensors", "card.json", "evaluation.json"
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """A shipped model on disk; structure comes from code, values from safetensors, nothing is unpickled."""
+
+    path: Path
+    card: dict[str, Any]
+
+    @classmethod
+    def load(cls, path: Path | str) -> Artifact:
+        """Open an artifact directory. Errors: not an artifact, another format, weights that do not match the card."""
+        path = Path(path)
+        if not path.is_dir():
+            raise AdamasError(f"expected an artifact directory with {CARD} and {WEIGHTS}, there is no directory {path}")
+        card = read_json(path / CARD)
+        if card.get("format") != FORMAT:
+            raise AdamasError(f"{path / CARD}: expected format {FORMAT}, got {card.get('format')!r}")
+        if card.get("weights") != fingerprint(path / WEIGHTS):
+            raise AdamasError(
+                f"{path / WEIGHTS}: expected the weights that {CARD} was written for, got another or a damaged file"
+            )
+        return cls(path, card)
+
+    @property
+    def recipe(self) -> Recipe:
+        """The whole recipe this artifact was made by."""
+        return parse(Recipe, self.card["recipe"])
+
+    @property
+    def evaluation(self) -> dict[str, Any]:
+        """What was measured: accuracies, cost, parity and latency of the exported files."""
+        return read_json(self.path / EVALUATION)
+
+    def model(self, net: nn.Module | None = None) -> nn.Module:
+        """The model in eval mode; `net` is a fresh instance of the user's own network when the recipe names none."""
+        recipe = self.recipe
+        if net is None:
+            if recipe.model is None:
+                raise AdamasError(
+                    f"{self.path}: this artifact's network ({self.card['network']}) is not one of adamas's; "
+                    "pass a fresh instance of it: artifact.model(MyNet())"
+                )
+            channels = self.card["image_shape"][0]
+            body = recipe.model.build(tuple(self.card["image_shape"]), len(self.card["classes"]))
+            net = normalized(body, [0.0] * channels, [1.0] * channels)
+        return restore(net, [stage.compress for stage in recipe.stages if stage.compress], read_weights(self.path / WEIGHTS))
+
+
+def restore(model: nn.Module, compressors: Sequence[Compressor], state: dict[str, Tensor]) -> nn.Module:
+    """Replay the structure of every compressor on a fresh model, take the sizes from `state`, then load it."""
+    for compressor in compressors:
+        compressor.attach(model)
+    resize_to(model, state)
+    model.load_state_dict(state)
+    return model.eval()
+
+
+def write_weights(path: Path, model: nn.Module) -> Path:
+    """All parameters and buffers as safetensors, whole or not at all."""
+    state = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in model.state_dict().items()}
+    return write(path, lambda temporary: save_file(state, temporary))
+
+
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """Read a safetensors file, or say in one sentence what is wrong with it."""
+    try:
+        return load_file(path)
+    except FileNotFoundError:
+        raise AdamasError(f"{path}: expected a weights file, there is none") from None
+    except SafetensorError as error:
+        raise AdamasError(f"{path}: expected an intact safetensors file, got: {error}") from None
+
+
+def fingerprint(path: Path) -> str:
+    """Content id of a file; empty when there is none."""
+    return hashlib.blake2b(path.read_bytes(), digest_size=16).hexdigest() if path.is_file() else ""
+
+
+def model_fingerprint(model: nn.Module) -> str:
+    """Content id of a model's structure and values."""
+    digest = hashlib.blake2b(repr(model).encode(), digest_size=16)
+    for name, tensor in model.state_dict().items():
+        digest.update(name.encode())
+        digest.update(
+            tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes()
+            if tensor.dim()
+            else repr(tensor.item()).encode()
+        )
+    return digest.hexdigest()

@@ -1,0 +1,24 @@
+"""The iterative fast gradient sign method."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from adamas.attacks.crafting import climb, crafting
+from adamas.registry import Count, Pixels, register
+from adamas.roles import Attack, Threat
+
+
+@register("attack", "ifgsm")
+class IFGSM(Attack):
+    """Ascent steps from the clean image, without random start; also called BIM.
+
+    Source: Kurakin et al. 2017, equation 2.
+    """
+
+    steps: Count = 20
+    step_size: Pixels = 1 / 255
+
+    def __call__(self, model: nn.Module, x: Tensor, y: Tensor, threat: Threat) -> Tensor:
+        with crafting(model):
+            return climb(model, x, y, threat, start=x, steps=self.steps, step_size=self.step_size)

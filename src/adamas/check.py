@@ -1,0 +1,42 @@
+"""Is this a classifier that adamas can work with? Asked once, before anything is spent."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from adamas.errors import AdamasError
+
+
+def check_model(model: nn.Module, x: Tensor, classes: int) -> None:
+    """Raise an AdamasError unless `model` maps images (N, C, H, W) to finite logits (N, classes)."""
+    was_training = model.training
+    model.eval()
+    try:
+        with torch.no_grad():
+            logits = model(x)
+    except RuntimeError as error:
+        raise AdamasError(
+            f"the model refused images of shape {tuple(x.shape[1:])} (channels, height, width): {str(error).splitlines()[0]}"
+        ) from error
+    finally:
+        model.train(was_training)
+    if not isinstance(logits, Tensor) or logits.shape != (len(x), classes):
+        got = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
+        raise AdamasError(f"expected logits of shape {(len(x), classes)} for {classes} classes, got {got}")
+    if not logits.isfinite().all():
+        raise AdamasError(
+            "expected finite logits, got nan or inf; is the checkpoint intact and the normalisation applied once?"
+        )
+    if is_probability(logits):
+        raise AdamasError(
+            "expected logits, got probabilities (every row is in [0, 1] and sums to 1): remove the softmax, "
+            "it hides the gradients that attacks and training need"
+        )
+
+
+def is_probability(outputs: Tensor) -> bool:
+    """Whether every row is non-negative and sums to 1."""
+    return bool(
+        (outputs >= 0).all() and torch.allclose(outputs.sum(1), torch.ones(len(outputs), device=outputs.device), atol=1e-4)
+    )

@@ -1,0 +1,65 @@
+"""What a model costs: parameters, non-zeros, size counted three ways, multiply-accumulates. Counted on effective weights."""
+
+from __future__ import annotations
+
+import copy
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import parametrize
+from torch.utils.flop_counter import FlopCounterMode
+
+from adamas.weights import weight_bits
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Sizes of one model.
+
+    `paper_bits`: non-zeros times their bits, as compression papers count (positions and scales are free).
+    `packed_bytes`: every tensor bit-packed, as bitmap plus non-zeros where that is smaller, with one 32-bit scale per
+    output channel of a quantized tensor; before entropy coding. `macs`: multiply-accumulates of one image.
+    """
+
+    params: int
+    nonzeros: int
+    paper_bits: int
+    packed_bytes: int
+    macs: int
+
+
+def cost(model: nn.Module, image_shape: tuple[int, int, int]) -> Cost:
+    """Count what would be exported: every parameter at its effective value, never a mask or a target."""
+    params = nonzeros = paper_bits = packed_bits = 0
+    with torch.no_grad():
+        for tensor, bits in _effective_parameters(model):
+            filled = int(tensor.count_nonzero())
+            params += tensor.numel()
+            nonzeros += filled
+            paper_bits += filled * bits
+            packed_bits += min(tensor.numel() * bits, tensor.numel() + filled * bits)
+            packed_bits += 32 * len(tensor) if bits < 32 else 0
+    return Cost(params, nonzeros, paper_bits, math.ceil(packed_bits / 8), macs(model, image_shape))
+
+
+def _effective_parameters(model: nn.Module) -> list[tuple[Tensor, int]]:
+    """Every tensor a layer computes with, and the bits of one value."""
+    found: list[tuple[Tensor, int]] = []
+    for module in model.modules():
+        if isinstance(module, parametrize.ParametrizationList):
+            continue  # its originals are counted through the layer, at their effective value
+        found += [(parameter, 32) for parameter in module.parameters(recurse=False)]
+        if parametrize.is_parametrized(module):
+            found += [(getattr(module, name), weight_bits(module, name)) for name in module.parametrizations]  # type: ignore[union-attr]
+    return found
+
+
+def macs(model: nn.Module, image_shape: tuple[int, int, int]) -> int:
+    """Multiply-accumulates of convolutions and matrix products for one image (C, H, W)."""
+    still = copy.deepcopy(model).eval()
+    example = torch.zeros(1, *image_shape, device=next(model.parameters()).device)
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        still(example)
+    return counter.get_total_flops() // 2

@@ -1,0 +1,211 @@
+"""The main line: data and model, then every stage, then the artifact with what was measured on it."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import hashlib
+import json
+import re
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning_fabric import Fabric
+from torch import nn
+
+from adamas import __version__
+from adamas.artifact import CARD, EVALUATION, FORMAT, WEIGHTS, Artifact, fingerprint, model_fingerprint, read_weights, restore
+from adamas.artifact import write_weights as write_weights
+from adamas.cost import cost
+from adamas.data import Data, load
+from adamas.deploy import export_files, measure_files
+from adamas.errors import AdamasError
+from adamas.evaluate import evaluate
+from adamas.files import read_json, write_json
+from adamas.fit import fit
+from adamas.models import normalized
+from adamas.provenance import provenance
+from adamas.recipe import Recipe, Stage
+from adamas.registry import label, plain
+from adamas.roles import Threat
+
+CALIBRATION_BATCH = 256
+
+
+def run(
+    recipe: Recipe,
+    *,
+    out: Path | str = "runs",
+    name: str = "model",
+    data_dir: Path | str | None = None,
+    model: nn.Module | None = None,
+    data: Data | None = None,
+    start: Artifact | None = None,
+    device: str = "auto",
+) -> Artifact:
+    """Run a recipe into the directory out/name and return its artifact.
+
+    `model` and `data` replace what the recipe names, so that a user's own network and loaders take part; the network is
+    left as found. `start` is an artifact whose stages are already done. Finished stages are kept under out/stages and
+    found again by content, so a run that was killed goes on, and recipes that share their first stages train them once.
+    Errors: whatever a stage cannot do, with the stage's number; stages finished before stay.
+    """
+    if data is None:
+        if recipe.data is None:
+            raise AdamasError("data: expected a data set in the recipe, or data=..., got neither")
+        data = load(recipe.data, recipe.split, data_dir=data_dir, seed=recipe.seed)
+    done = len(start.recipe.stages) if start else 0
+    network = type(model).__qualname__ if model is not None else recipe.model.name if recipe.model else ""
+    model = _initial_model(recipe, data, model, start).to(Fabric(accelerator=device, devices=1).device)
+    path = Path(out) / slug(name)
+    keys = _stage_keys(recipe, data, model, done)
+    measured_by = _key(keys[-1], plain(recipe.evaluate), plain(recipe.deploy), recipe.title)
+    if (path / EVALUATION).exists() and read_json(path / EVALUATION).get("key") == measured_by:
+        return Artifact.load(path)
+    model, records = _run_stages(model, recipe, data, Path(out) / "stages", keys, done, name, device)
+    card = {
+        "format": FORMAT,
+        "name": name,
+        "title": recipe.title,
+        "recipe": plain(recipe),
+        "network": network,
+        "image_shape": list(data.image_shape),
+        "classes": list(data.classes),
+        "data": {
+            "name": data.name,
+            "train": len(data.train),
+            "validation": len(data.validation),
+            "fingerprint": data.fingerprint,
+        },
+        "stages": (start.card["stages"] if start else []) + records,
+        "weights": fingerprint(write_weights(path / WEIGHTS, model)),
+        **provenance(),
+    }
+    write_json(path / CARD, card)
+    write_json(path / EVALUATION, {"key": measured_by} | measure(model, recipe, data, path, name))
+    return Artifact.load(path)
+
+
+def measure(model: nn.Module, recipe: Recipe, data: Data, path: Path, name: str) -> dict[str, Any]:
+    """Export the model, evaluate it and what was exported on the same images, and measure what it costs."""
+    files = export_files(model, path, data.image_shape)
+    shipped, runtime = files.shipped, files.runtime(recipe.deploy.threads)
+    evaluation = evaluate(
+        model, data, recipe.evaluate, recipe.threat, seed=recipe.seed, judges={shipped.name: runtime}, title=f"{name}: evaluate"
+    )
+    return {
+        "test": len(data.test),
+        **dataclasses.asdict(evaluation),
+        "cost": dataclasses.asdict(cost(model, data.image_shape)),
+        "bytes_on_disk": {file.name: file.stat().st_size for file in (path / WEIGHTS, *files.onnx)},
+        **measure_files(files, data, recipe.deploy.batch_sizes, recipe.deploy.threads),
+    }
+
+
+def run_stage(
+    model: nn.Module,
+    stage: Stage,
+    data: Data,
+    threat: Threat,
+    *,
+    seed: int = 0,
+    checkpoint: Path | None = None,
+    title: str = "stage",
+    device: str = "auto",
+) -> list[dict[str, float]]:
+    """Compress, then fit, in place; returns the records of the training epochs."""
+    if stage.compress is not None:
+        stage.compress.attach(model)
+        where = next(model.parameters()).device
+        stage.compress.calibrate(model, data.train.batches(CALIBRATION_BATCH, device=where, seed=seed), threat)
+    epochs: list[dict[str, float]] = []
+    if stage.fit is not None:
+        epochs = fit(
+            model,
+            data,
+            stage.fit,
+            threat,
+            compressor=stage.compress,
+            seed=seed,
+            checkpoint=checkpoint,
+            title=title,
+            device=device,
+        )
+    if stage.compress is not None:
+        stage.compress.finish(model)
+    return epochs
+
+
+def describe_stage(stage: Stage) -> str:
+    """`filters(keep=0.2) + adversarial, 3 epochs`."""
+    parts = [label(stage.compress)] if stage.compress is not None else []
+    if stage.fit is not None:
+        parts.append(f"{type(stage.fit.objective).name}, {stage.fit.epochs} epochs")
+    return " + ".join(parts)
+
+
+def slug(name: str) -> str:
+    """A row's name as a directory name."""
+    cleaned = re.sub(r"[^\w.=+-]+", "_", name).strip("._")
+    if not cleaned:
+        raise AdamasError(f"expected a name with letters or digits for the run, got {name!r}")
+    return cleaned
+
+
+def _initial_model(recipe: Recipe, data: Data, model: nn.Module | None, start: Artifact | None) -> nn.Module:
+    """A copy of the user's model, the model of the artifact to go on from, or the recipe's with weights drawn by its seed."""
+    if start is not None:
+        return start.model(copy.deepcopy(model))
+    if model is not None:
+        return copy.deepcopy(model)
+    if recipe.model is None:
+        raise AdamasError("model: expected a model in the recipe, or model=..., got neither")
+    mean, std = recipe.normalise.mean, recipe.normalise.std
+    measured_mean, measured_std = data.channel_statistics()
+    with torch.random.fork_rng():
+        torch.manual_seed(recipe.seed)
+        return normalized(recipe.model.build(data.image_shape, len(data.classes)), mean or measured_mean, std or measured_std)
+
+
+def _stage_keys(recipe: Recipe, data: Data, model: nn.Module, done: int) -> list[str]:
+    """Content ids of the starting point and of every stage to come: equal keys mean equal weights."""
+    keys = [
+        _key(__version__, data.fingerprint, plain(recipe.split), plain(recipe.threat), recipe.seed, model_fingerprint(model))
+    ]
+    for stage in recipe.stages[done:]:
+        keys.append(_key(keys[-1], plain(stage)))
+    return keys
+
+
+def _key(*parts: Any) -> str:
+    return hashlib.blake2b(json.dumps(parts, sort_keys=True).encode(), digest_size=10).hexdigest()
+
+
+def _run_stages(
+    model: nn.Module, recipe: Recipe, data: Data, cache: Path, keys: Sequence[str], done: int, name: str, device: str
+) -> tuple[nn.Module, list[dict[str, Any]]]:
+    """Go on after the last stage that is already in the cache."""
+    stages = recipe.stages[done:]
+    finished = next((n for n in range(len(stages), 0, -1) if (cache / keys[n] / WEIGHTS).exists()), 0)
+    if finished:
+        compressors = [stage.compress for stage in stages[:finished] if stage.compress is not None]
+        restore(model, compressors, read_weights(cache / keys[finished] / WEIGHTS))
+    records = [read_json(cache / key / "stage.json") for key in keys[1 : finished + 1]]
+    for n, stage in enumerate(stages[finished:], finished + 1):
+        here, began = cache / keys[n], time.perf_counter()
+        title = f"{name}: {describe_stage(stage)}"
+        try:
+            epochs = run_stage(
+                model, stage, data, recipe.threat,
+                seed=recipe.seed * 1_009 + done + n, checkpoint=here / "checkpoint.pt", title=title, device=device,
+            )  # fmt: skip
+        except AdamasError as error:
+            raise AdamasError(f"stages.{done + n - 1} ({describe_stage(stage)}): {error}") from error
+        records.append({"stage": describe_stage(stage), "seconds": round(time.perf_counter() - began, 2), "epochs": epochs})
+        write_json(here / "stage.json", records[-1])
+        write_weights(here / WEIGHTS, model)
+        (here / "checkpoint.pt").unlink(missing_ok=True)
+    return model.eval(), records

@@ -1,0 +1,45 @@
+"""Progress bars on a terminal; one line per finished step, if it took over two seconds, anywhere else."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+console = Console(highlight=False)
+errors = Console(stderr=True, highlight=False, soft_wrap=True)
+_bars: list[Progress] = []
+
+
+@contextmanager
+def progress(label: str, total: int) -> Iterator[Callable[..., None]]:
+    """A bar of `total` steps; call the yielded function after each step, with a short note if there is one."""
+    start, last = time.monotonic(), ""
+    bar = _bars[-1] if _bars else Progress(
+        TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), TimeRemainingColumn(),
+        TextColumn("[dim]{task.fields[note]}"), console=console, transient=True, disable=not console.is_terminal,
+    )  # fmt: skip
+    owner = not _bars
+    if owner:
+        _bars.append(bar)
+        bar.start()
+    task = bar.add_task(label, total=total, note="")
+
+    def advance(note: str = "") -> None:
+        nonlocal last
+        last = note or last
+        bar.update(task, advance=1, note=last)
+
+    try:
+        yield advance
+    finally:
+        bar.remove_task(task)
+        if owner:
+            bar.stop()
+            _bars.pop()
+    seconds = time.monotonic() - start
+    if seconds > 2:
+        console.print(f"  {label}: {last + ', ' if last else ''}{seconds:.0f} s", markup=False)
