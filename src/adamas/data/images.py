@@ -15,7 +15,7 @@ from annotated_types import Ge, Lt
 from torch import Tensor
 
 from adamas.errors import AdamasError
-from adamas.registry import Choice, Count, settings
+from adamas.registry import Choice, Count, Number, settings
 
 Augment = Literal["none", "flip", "crop", "crop_flip"]
 
@@ -92,7 +92,7 @@ class Split:
     """How many images are used: `train` and `test` cut the published sets, `validation` is held out of `train`."""
 
     train: Count | None = None
-    validation: Annotated[float, Ge(0), Lt(1)] = 0.1
+    validation: Annotated[Number, Ge(0), Lt(1)] = 0.1
     test: Count | None = None
 
 
