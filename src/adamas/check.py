@@ -6,21 +6,17 @@ import torch
 from torch import Tensor, nn
 
 from adamas.errors import AdamasError
+from adamas.graph import modes_kept
 
 
 def check_model(model: nn.Module, x: Tensor, classes: int) -> None:
     """Raise an AdamasError unless `model` maps images (N, C, H, W) to finite logits (N, classes)."""
-    was_training = model.training
-    model.eval()
     try:
-        with torch.no_grad():
-            logits = model(x)
-    except RuntimeError as error:
-        raise AdamasError(
-            f"the model refused images of shape {tuple(x.shape[1:])} (channels, height, width): {str(error).splitlines()[0]}"
-        ) from error
-    finally:
-        model.train(was_training)
+        with modes_kept(model), torch.no_grad():
+            logits = model.eval()(x)
+    except Exception as error:  # whatever a foreign forward raises
+        why = (str(error).splitlines() or [type(error).__name__])[0]
+        raise AdamasError(f"the model refused images of shape {tuple(x.shape[1:])} (channels, height, width): {why}") from error
     if not isinstance(logits, Tensor) or logits.shape != (len(x), classes):
         got = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
         raise AdamasError(f"expected logits of shape {(len(x), classes)} for {classes} classes, got {got}")

@@ -45,15 +45,16 @@ def cost(model: nn.Module, image_shape: tuple[int, int, int]) -> Cost:
 
 
 def _effective_parameters(model: nn.Module) -> list[tuple[Tensor, int]]:
-    """Every tensor a layer computes with, and the bits of one value."""
-    found: list[tuple[Tensor, int]] = []
-    for module in model.modules():
-        if isinstance(module, parametrize.ParametrizationList):
-            continue  # its originals are counted through the layer, at their effective value
-        found += [(parameter, 32) for parameter in module.parameters(recurse=False)]
+    """Every tensor a layer computes with, once where layers share it, and the bits of one value."""
+    found: dict[object, tuple[Tensor, int]] = {}
+    for path, module in model.named_modules():
+        if "parametrizations" in path.split("."):
+            continue  # originals are counted through their layer, at their effective value; the rest does not ship
+        found |= {id(parameter): (parameter, 32) for parameter in module.parameters(recurse=False)}
         if parametrize.is_parametrized(module):
-            found += [(getattr(module, name), weight_bits(module, name)) for name in module.parametrizations]  # type: ignore[union-attr]
-    return found
+            for name in module.parametrizations:  # type: ignore[union-attr]
+                found[id(module), name] = getattr(module, name), weight_bits(module, name)
+    return list(found.values())
 
 
 def macs(model: nn.Module, image_shape: tuple[int, int, int]) -> int:

@@ -12,7 +12,9 @@ from torch import Tensor, nn
 
 from adamas.check import check_model
 from adamas.data import Data
+from adamas.device import channels_last, seeded
 from adamas.errors import AdamasError
+from adamas.graph import modes_kept
 from adamas.progress import progress
 from adamas.registry import Count, label, readable, settings
 from adamas.roles import AnyAttack, Attack, Threat
@@ -48,7 +50,8 @@ class Rate:
         share, scale = right / n, 1 + z * z / n
         middle = (share + z * z / (2 * n)) / scale
         half = z * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n)) / scale
-        return cls(right, n, share, max(0.0, middle - half), min(1.0, middle + half))
+        low, high = max(0.0, middle - half), min(1.0, middle + half)
+        return cls(right, n, share, min(low, share), max(high, share))  # at 0 and 1 rounding would leave the share outside
 
 
 @dataclass(frozen=True)
@@ -100,17 +103,18 @@ def evaluate(
     """
     device = next(model.parameters()).device
     judges = judges or {}
-    model.eval()
-    check_model(model, data.test[:2].batches(2, device=device).__next__()[0], len(data.classes))
+    channels_last(model)
+    check_model(model, next(data.test[:2].batches(2, device=device))[0], len(data.classes))
     tally = _Tally(settings.attacks, judges)
     flags: list[str] = []
     batches = math.ceil(len(data.test) / settings.batch_size)
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []), progress(title, batches) as advance:
+    with modes_kept(model), progress(title, batches) as advance:
+        model.eval()
         for index, (x, y) in enumerate(data.test.batches(settings.batch_size, device=device)):
-            torch.manual_seed(seed * 1_000_003 + index)
-            if index == 0:
-                flags = gradient_flags(model, x, y)
-            _evaluate_batch(model, x, y, threat, settings, judges, tally)
+            with seeded(seed * 1_000_003 + index, device):
+                if index == 0:
+                    flags = gradient_flags(model, x, y)
+                _evaluate_batch(model, x, y, threat, settings, judges, tally)
             advance(tally.note)
     return tally.evaluation(threat, seed, flags)
 
@@ -134,7 +138,7 @@ def _evaluate_batch(
                 judged[name][targets] &= predicts(judge, x_adv, y[targets])
         standing[targets[broken]] = False
         tally.add_attack(i, len(targets), int(broken.sum()), time.perf_counter() - start)
-    tally.add_worst(standing, judged)
+    tally.add_worst(standing, {name: there & right for name, there in judged.items()})  # what was never attacked proves nothing
 
 
 def predicts(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
@@ -145,8 +149,13 @@ def predicts(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
 
 def check_inside(attack: Attack, x_adv: Tensor, x: Tensor, threat: Threat) -> None:
     """Raise an AdamasError unless every crafted image is in [0, 1] and inside the threat, in the dtype evaluated."""
-    if x_adv.shape != x.shape or not x_adv.isfinite().all():
-        raise AdamasError(f"attack {label(attack)}: expected finite images of shape {tuple(x.shape)}, got {tuple(x_adv.shape)}")
+    if x_adv.shape != x.shape or x_adv.dtype != x.dtype:
+        raise AdamasError(
+            f"attack {label(attack)}: expected {x.dtype} images of shape {tuple(x.shape)}, "
+            f"got {x_adv.dtype} of shape {tuple(x_adv.shape)}"
+        )
+    if not x_adv.isfinite().all():
+        raise AdamasError(f"attack {label(attack)}: expected finite images, got nan or inf")
     furthest = float(threat.distance(x_adv, x).max())
     low, high = float(x_adv.min()), float(x_adv.max())
     if furthest > threat.eps * (1 + 1e-5) + 1e-6 or low < 0 or high > 1:

@@ -8,12 +8,13 @@ from typing import Annotated, Any, Literal
 
 import torch
 from annotated_types import Ge, Lt
-from lightning_fabric import Fabric
 from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
 from adamas.check import check_model
 from adamas.data import Augment, Data, Images
+from adamas.device import channels_last, seeded
+from adamas.device import fabric as make_fabric
 from adamas.errors import AdamasError
 from adamas.files import write
 from adamas.objectives import Natural
@@ -22,7 +23,7 @@ from adamas.registry import Count, Number, settings
 from adamas.roles import AnyAttack, AnyObjective, Compressor, Threat
 from adamas.weights import effective_weights
 
-Fraction01 = Annotated[float, Ge(0), Lt(1)]
+Fraction01 = Annotated[Number, Ge(0), Lt(1)]
 
 
 @settings
@@ -38,7 +39,7 @@ class Fit:
     epochs: Count = 10
     batch_size: Count = 128
     optimizer: Literal["sgd", "adamw"] = "sgd"
-    lr: Annotated[Number, Ge(0)] = 0.1
+    lr: Annotated[Number, Ge(0)] = 0.05
     momentum: Fraction01 = 0.9
     nesterov: bool = False
     weight_decay: Annotated[Number, Ge(0)] = 0.0
@@ -51,6 +52,12 @@ class Fit:
     patience: Count | None = None
     select: AnyAttack | None = None
     precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
+
+    def __post_init__(self) -> None:
+        if self.nesterov and (self.optimizer != "sgd" or self.momentum == 0):
+            raise ValueError(f"nesterov: expected sgd with a momentum, got {self.optimizer} with momentum {self.momentum:g}")
+        if (self.schedule == "step") != bool(self.milestones):
+            raise ValueError(f"expected milestones with schedule step, got {self.schedule} with milestones {self.milestones}")
 
 
 def learning_rate(settings: Fit, epoch: float) -> float:
@@ -65,6 +72,12 @@ def learning_rate(settings: Fit, epoch: float) -> float:
             return settings.lr * share / settings.warmup
         return settings.lr * (1 + math.cos(math.pi * (share - settings.warmup) / (1 - settings.warmup))) / 2
     return settings.lr
+
+
+def steps_per_epoch(images: int, batch_size: int) -> int:
+    """Batches of an epoch; a single image left over sits out, since batch norm has no statistics of one."""
+    full, rest = divmod(images, batch_size)
+    return full + (rest > 1 or not full)
 
 
 def fit(
@@ -82,44 +95,47 @@ def fit(
     """Train `model` in place on the training split and return one record per epoch.
 
     With a `checkpoint` path the state is kept after every epoch, and a run that was killed goes on from there, bit for bit.
-    Errors: a loss that is not finite, a checkpoint of another model; epochs already done stay in the checkpoint.
+    Errors: a loss that is not finite, a checkpoint of another model, nothing to validate on where `patience` or `select` need
+    it; epochs already done stay in the checkpoint.
     """
-    fabric = Fabric(accelerator=device, devices=1, precision=settings.precision)
+    if (settings.patience or settings.select) and not len(data.validation):
+        raise AdamasError("patience, select: expected validation images to judge by, got none; raise split.validation above 0")
+    fabric = make_fabric(device, settings.precision)
     check_model(model, next(data.train.batches(2, device=next(model.parameters()).device))[0], len(data.classes))
+    channels_last(model)
     optimizer = _optimizer(model, settings)
     wrapped, optimizer = fabric.setup(model, optimizer)
     average = AveragedModel(model, avg_fn=_ema(settings.ema)) if settings.ema is not None else None
     state = State(model, optimizer, average)
     if checkpoint is not None and checkpoint.exists():
         state.restore(checkpoint)
-    steps = math.ceil(len(data.train) / settings.batch_size)
+    steps = steps_per_epoch(len(data.train), settings.batch_size)
 
     with progress(title, (settings.epochs - state.epoch) * steps) as advance:
         while state.epoch < settings.epochs and not state.stopped(settings.patience):
-            torch.manual_seed(_mix(seed, state.epoch))  # every epoch draws from its own stream, so resuming repeats nothing
-            model.train()
-            loss_sum = torch.zeros((), device=fabric.device)
-            batches = data.train.batches(
-                settings.batch_size, device=fabric.device, seed=_mix(seed, state.epoch), augment=settings.augment
-            )
-            for step, (x, y) in enumerate(batches):
-                at = state.epoch + step / steps
-                for group in optimizer.param_groups:
-                    group["lr"] = learning_rate(settings, at)
-                with effective_weights(model):
-                    loss = settings.objective(wrapped, x, y, threat)
+            stream = _mix(seed, state.epoch)  # of its own for every epoch, so that resuming repeats nothing
+            with seeded(stream, fabric.device):
+                model.train()
+                loss_sum = torch.zeros((), device=fabric.device)
+                batches = data.train.batches(settings.batch_size, device=fabric.device, seed=stream, augment=settings.augment)
+                for step, (x, y) in zip(range(steps), batches, strict=False):
+                    at = state.epoch + step / steps
+                    for group in optimizer.param_groups:
+                        group["lr"] = learning_rate(settings, at)
+                    with effective_weights(model):
+                        loss = settings.objective(wrapped, x, y, threat)
+                        if compressor is not None:
+                            loss = loss + compressor.penalty(model, at / settings.epochs)
+                        fabric.backward(loss)
+                    optimizer.step()
+                    optimizer.zero_grad()
                     if compressor is not None:
-                        loss = loss + compressor.penalty(model, at / settings.epochs)
-                    fabric.backward(loss)
-                optimizer.step()
-                optimizer.zero_grad()
-                if compressor is not None:
-                    compressor.after_step(model, (at + 1 / steps) / settings.epochs)
-                if average is not None:
-                    average.update_parameters(model)
-                loss_sum += loss.detach()
-                advance(state.note)
-            state.close_epoch(loss_sum.item() / steps, data.validation, settings, threat)
+                        compressor.after_step(model, (at + 1 / steps) / settings.epochs)
+                    if average is not None:
+                        average.update_parameters(model)
+                    loss_sum += loss.detach()
+                    advance(state.note)
+                state.close_epoch(loss_sum.item() / steps, data.validation, settings, threat)
             if checkpoint is not None:
                 state.save(checkpoint)
     state.settle(settings)

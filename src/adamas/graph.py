@@ -35,6 +35,7 @@ def own_classes(model: nn.Module) -> None:
     torch keeps a parametrized tensor as a property of the module's class, which deep copies share: without this, adding or
     removing a parametrization on a copy breaks the original.
     """
+    module: Any
     for module in model.modules():
         if parametrize.is_parametrized(module):
             shared = type(module)
@@ -137,9 +138,9 @@ def _foldable(model: nn.Module, graph: Graph) -> list[tuple[Node, Node]]:
         if operation(model, node) not in (nn.BatchNorm1d, nn.BatchNorm2d):
             continue
         before, norm = node.all_input_nodes[0], model.get_submodule(str(node.target))
-        if operation(model, before) in (nn.Conv2d, nn.Linear) and len(before.users) == 1 and norm.running_var is not None:
-            if called[str(before.target)] == called[str(node.target)] == 1:
-                pairs.append((before, node))
+        alone = len(before.users) == called[str(before.target)] == called[str(node.target)] == 1
+        if alone and operation(model, before) in (nn.Conv2d, nn.Linear) and norm.running_var is not None:
+            pairs.append((before, node))
     return pairs
 
 

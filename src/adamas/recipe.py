@@ -5,10 +5,13 @@ from __future__ import annotations
 import copy
 import itertools
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import yaml
+from annotated_types import Ge, Gt, Lt
 from pydantic import TypeAdapter, ValidationError
 
 from adamas.data import AnyDataset, Split
@@ -16,7 +19,7 @@ from adamas.errors import AdamasError, nearest
 from adamas.evaluate import Evaluate
 from adamas.fit import Fit
 from adamas.models import AnyModel
-from adamas.registry import mistakes, plain, settings
+from adamas.registry import Count, Number, mistakes, plain, settings
 from adamas.roles import AnyCompressor, AnyThreat
 
 
@@ -24,8 +27,8 @@ from adamas.roles import AnyCompressor, AnyThreat
 class Normalise:
     """The model's first layer, (x - mean) / std per channel; None means the statistics of the training images."""
 
-    mean: tuple[float, ...] | None = None
-    std: tuple[float, ...] | None = None
+    mean: tuple[Number, ...] | None = None
+    std: tuple[Annotated[Number, Gt(0)], ...] | None = None
 
 
 @settings
@@ -44,8 +47,8 @@ class Stage:
 class Deploy:
     """What is measured on the exported files: latency at these batch sizes on so many threads."""
 
-    batch_sizes: tuple[int, ...] = (1, 64)
-    threads: int = 1
+    batch_sizes: tuple[Count, ...] = (1, 64)
+    threads: Count = 1
 
 
 @settings
@@ -61,34 +64,40 @@ class Recipe:
     stages: tuple[Stage, ...] = ()
     evaluate: Evaluate = Evaluate()
     deploy: Deploy = Deploy()
-    seed: int = 0
+    seed: Annotated[int, Ge(0), Lt(2**32)] = 0
 
 
 def read(path: Path | str, overrides: tuple[str, ...] | list[str] = ()) -> dict[str, Recipe]:
     """All rows of a recipe file by name (one row, named after the file, unless it sweeps).
 
-    `overrides` are "path.to.key=value" with YAML values; one for a swept key replaces the sweep.
+    `overrides` are "path.to.key=value" with YAML values; one for a swept key, or above it, replaces that sweep.
     Errors: every mistake of every row in one message, each with its path.
     """
     path = Path(path)
     raw = _load(path)
     sweep = raw.pop("sweep", None) or {}
     changes = [_split(override) for override in overrides]
-    sweep = {key: values for key, values in sweep.items() if key not in dict(changes)}
     rows: dict[str, Recipe] = {}
     errors: dict[str, None] = {}
-    for name, row in _expand(raw, sweep):
-        try:
-            for key, value in changes:
-                _set(row, key, value)
-            rows[name or path.stem] = TypeAdapter(Recipe).validate_python(_resolved(row))
-        except ValidationError as error:
-            errors |= dict.fromkeys(mistakes(error))
-        except AdamasError as error:
-            errors[str(error)] = None
+    for name, values in _combinations(sweep, tuple(key for key, _ in changes)):
+        row = copy.deepcopy(raw)
+        for key, value in [*values, *changes]:
+            with _noted(errors):
+                _set(row, key, copy.deepcopy(value))
+        _name_stages(row, errors)
+        with _noted(errors):
+            rows[name or path.stem] = TypeAdapter(Recipe).validate_python(row)
     if errors:
         raise AdamasError("\n".join(f"{path.name}: {line}" for line in errors))
     return rows
+
+
+def changed(document: dict[str, Any], overrides: tuple[str, ...] | list[str]) -> dict[str, Any]:
+    """A plain document with "path.to.key=value" settings applied."""
+    document = copy.deepcopy(document)
+    for override in overrides:
+        _set(document, *_split(override))
+    return document
 
 
 def dump(recipe: Recipe) -> str:
@@ -101,7 +110,10 @@ def schema() -> dict[str, Any]:
     document = TypeAdapter(Recipe).json_schema()
     fragment = {"type": "object", "additionalProperties": {"$ref": "#/$defs/Stage"}}
     document["properties"] |= {
-        "extends": {"type": "string", "description": "A recipe file, relative to this one, that this one changes."},
+        "extends": {
+            "anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}],
+            "description": "Recipe files, relative to this one, that this one changes; later ones win.",
+        },
         "define": fragment | {"description": "Named stages; `stages` may list them by name."},
         "sweep": {"type": "object", "description": "Keys to lists (or named values) of which every combination is one row."},
     }
@@ -117,20 +129,22 @@ def _load(path: Path, seen: tuple[Path, ...] = ()) -> dict[str, Any]:
     if path.resolve() in seen:
         raise AdamasError(f"{path}: extends itself through {' -> '.join(p.name for p in seen)}")
     try:
-        document = yaml.safe_load(path.read_text())
+        document = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         siblings = [str(p.name) for p in path.parent.glob("*.yaml")] if path.parent.is_dir() else []
         raise AdamasError(f"expected a recipe file, there is no {path}{nearest(path.name, siblings)}") from None
-    except (yaml.YAMLError, UnicodeDecodeError, IsADirectoryError) as error:
+    except (yaml.YAMLError, ValueError, OSError, RecursionError) as error:
         raise AdamasError(f"{path}: expected YAML, got {' '.join(str(error).split())}") from None
     if not isinstance(document, dict):
         raise AdamasError(f"{path}: expected keys and values, got {type(document).__name__}")
-    parent = document.pop("extends", None)
-    if parent is None:
-        return document
-    if not isinstance(parent, str):
-        raise AdamasError(f"{path}: extends: expected the name of a recipe file, got {parent!r}")
-    return merged(_load(path.parent / parent, (*seen, path.resolve())), document)
+    extends = document.pop("extends", None) or []
+    parents = [extends] if isinstance(extends, str) else extends
+    if not isinstance(parents, list) or not all(isinstance(parent, str) for parent in parents):
+        raise AdamasError(f"{path}: extends: expected the name of a recipe file or a list of names, got {extends!r}")
+    base: dict[str, Any] = {}
+    for parent in parents:
+        base = merged(base, _load(path.parent / parent, (*seen, path.resolve())))
+    return merged(base, document)
 
 
 def merged(base: Any, change: Any) -> Any:
@@ -140,21 +154,28 @@ def merged(base: Any, change: Any) -> Any:
     return base | {key: merged(base.get(key), value) for key, value in change.items()}
 
 
-def _expand(raw: dict[str, Any], sweep: Any) -> list[tuple[str, dict[str, Any]]]:
-    """Every combination of the swept values as (row name, document)."""
+@contextmanager
+def _noted(errors: dict[str, None]) -> Iterator[None]:
+    """Collect the mistakes of a block instead of raising them."""
+    try:
+        yield
+    except ValidationError as error:
+        errors.update(dict.fromkeys(mistakes(error)))
+    except AdamasError as error:
+        errors[str(error)] = None
+
+
+def _combinations(sweep: Any, changed: tuple[str, ...]) -> Iterator[tuple[str, list[tuple[str, Any]]]]:
+    """Every combination of the swept values as (row name, [(key, value)]), without keys at or below a changed one."""
     if not isinstance(sweep, dict) or not all(isinstance(values, list | dict) and values for values in sweep.values()):
         raise AdamasError(f"sweep: expected keys with lists or named values, got {sweep!r}")
     axes = []
-    for key, values in sweep.items():
+    for key, values in ((str(key), values) for key, values in sweep.items()):
         named = values.items() if isinstance(values, dict) else [(f"{key.split('.')[-1]}={value}", value) for value in values]
-        axes.append([(name, key, value) for name, value in named])
-    rows = []
+        if not any(f"{key}.".startswith(f"{other}.") for other in changed):
+            axes.append([(name, key, value) for name, value in named])
     for combination in itertools.product(*axes):
-        row = copy.deepcopy(raw)
-        for _, key, value in combination:
-            _set(row, key, copy.deepcopy(value))
-        rows.append((" ".join(str(name) for name, _, _ in combination), row))
-    return rows
+        yield " ".join(str(name) for name, _, _ in combination), [(key, value) for _, key, value in combination]
 
 
 def _split(override: str) -> tuple[str, Any]:
@@ -196,16 +217,20 @@ def _index(here: Any, part: str, where: str) -> Any:
 
 def _definition(document: dict[str, Any], name: str, where: str) -> Any:
     known = document.get("define") or {}
+    if not isinstance(known, dict):
+        raise AdamasError(f"define: expected stages by name, got {known!r}")
     if name not in known:
         raise AdamasError(f"{where}: no stage is defined as {name!r}{nearest(name, known)}")
     return copy.deepcopy(known[name])
 
 
-def _resolved(document: dict[str, Any]) -> dict[str, Any]:
-    """The plain document: stages given by name replaced by their definitions."""
+def _name_stages(document: dict[str, Any], errors: dict[str, None]) -> None:
+    """Replace, in place, stages given by name by their definitions, and drop the definitions."""
     stages = document.get("stages")
-    if isinstance(stages, list):
-        document["stages"] = [
-            _definition(document, stage, f"stages.{i}") if isinstance(stage, str) else stage for i, stage in enumerate(stages)
-        ]
-    return {key: value for key, value in document.items() if key != "define"}
+    stages = stages if isinstance(stages, list) else []
+    for i, stage in enumerate(stages):
+        if isinstance(stage, str):
+            stages[i] = {"fit": {}}  # stands in for an unknown name, which is then reported once
+            with _noted(errors):
+                stages[i] = _definition(document, stage, f"stages.{i}")
+    document.pop("define", None)

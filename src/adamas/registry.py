@@ -53,7 +53,7 @@ Pixels = Annotated[
     Number, Ge(0), WithJsonSchema({"anyOf": [{"type": "number", "minimum": 0}, {"type": "string", "pattern": "/"}]})
 ]
 """A distance in pixel units of a [0, 1] image; "8/255" is read as a fraction."""
-Share = Annotated[float, Gt(0), Le(1)]
+Share = Annotated[Number, Gt(0), Le(1)]
 Count = Annotated[int, Ge(1)]
 
 
@@ -66,7 +66,7 @@ def settings(cls: T) -> T:
 
     def checked(_: type, value: Any, handler: Callable[[Any], Any]) -> Any:
         try:
-            return handler(value)
+            return handler(_completed(cls, value))
         except ValidationError as error:
             details = [_detail(cls, item) for item in error.errors(include_url=False)]
             raise ValidationError.from_exception_data(cls.__name__, details) from None
@@ -83,6 +83,15 @@ def settings(cls: T) -> T:
 
     made.__init__ = __init__
     return made
+
+
+def _completed(cls: Any, value: Any) -> Any:
+    """`{attack: {steps: 3}}` without a name changes the field's default method."""
+    if not isinstance(value, dict):
+        return value
+    methods = {field.name: field.default for field in fields(cls) if hasattr(type(field.default), "kind")}
+    nameless = {key for key, inner in value.items() if key in methods and isinstance(inner, dict) and "name" not in inner}
+    return value | {key: plain(methods[key]) | value[key] for key in nameless}
 
 
 def _detail(cls: type, item: Any) -> InitErrorDetails:
@@ -147,8 +156,9 @@ def register(kind: str, name: str) -> Callable[[T], T]:
     def add(cls: T) -> T:
         made: Any = settings(cls)
         made.kind, made.name = kind, name
-        if name in _registered[kind] and _registered[kind][name].__qualname__ != made.__qualname__:
-            raise AdamasError(f"{kind} {name!r} is registered twice: {_registered[kind][name]} and {made}")
+        before: Any = _registered[kind].get(name, made)
+        if (before.__module__, before.__qualname__) != (made.__module__, made.__qualname__):
+            raise AdamasError(f"{kind} {name!r} is registered twice: {before} and {made}")
         _registered[kind][name] = made
         return made
 
@@ -184,7 +194,7 @@ def label(method: Any) -> str:
 
 def describe(cls: type) -> str:
     """The first sentence of a class's docstring."""
-    return (cls.__doc__ or "").strip().split("\n\n")[0].replace("\n", " ").strip()
+    return " ".join((cls.__doc__ or "").strip().split("\n\n")[0].split())
 
 
 class Choice:
@@ -215,7 +225,7 @@ class Choice:
             values = dict(value)
             name = values.pop("name", None)
             if not isinstance(name, str):
-                raise PydanticCustomError("adamas", "{m}", {"m": f"expected a {self.kind} with a 'name', got {value!r}"})
+                raise PydanticCustomError("adamas", "{m}", {"m": f"expected the {self.kind}'s 'name', got {value!r}"})
             try:
                 cls = find(self.kind, name)
             except AdamasError as error:
@@ -223,4 +233,4 @@ class Choice:
             return TypeAdapter(cls).validate_python(values)
         if getattr(type(value), "kind", None) == self.kind:
             return value
-        raise PydanticCustomError("adamas", "{m}", {"m": f"expected a {self.kind}, its name or {{name: ...}}, got {value!r}"})
+        raise PydanticCustomError("adamas", "{m}", {"m": f"expected the {self.kind}'s name or {{name: ...}}, got {value!r}"})
