@@ -47,6 +47,12 @@ class Artifact:
             )
         return cls(path, card)
 
+    def __str__(self) -> str:
+        """One line: where it is and what it withstands."""
+        found = self.evaluation
+        clean, worst = found["clean"]["value"], found["worst_case"]["value"]
+        return f"{self.path}: clean {clean:.1%}, worst case {worst:.1%} under {found['threat']}, n = {found['test']}"
+
     @property
     def recipe(self) -> Recipe:
         """The whole recipe this artifact was made by."""

@@ -9,27 +9,40 @@ import json
 import re
 import time
 from collections.abc import Sequence
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import torch
-from lightning_fabric import Fabric
 from torch import nn
 
-from adamas import __version__
-from adamas.artifact import CARD, EVALUATION, FORMAT, WEIGHTS, Artifact, fingerprint, model_fingerprint, read_weights, restore
-from adamas.artifact import write_weights as write_weights
+from adamas.artifact import (
+    CARD,
+    EVALUATION,
+    FORMAT,
+    WEIGHTS,
+    Artifact,
+    fingerprint,
+    model_fingerprint,
+    read_weights,
+    restore,
+    write_weights,
+)
 from adamas.cost import cost
 from adamas.data import Data, load
-from adamas.deploy import export_files, measure_files
+from adamas.deploy.files import check_parity, export_files, exported
+from adamas.deploy.latency import latency
+from adamas.deploy.runtime import OnnxModel
+from adamas.device import fabric, seeded
 from adamas.errors import AdamasError
 from adamas.evaluate import evaluate
-from adamas.files import read_json, write_json
+from adamas.files import read_json, write, write_json
 from adamas.fit import fit
 from adamas.models import normalized
 from adamas.provenance import provenance
 from adamas.recipe import Recipe, Stage
 from adamas.registry import label, plain
+from adamas.report.card import model_card
+from adamas.report.html import write_report
 from adamas.roles import Threat
 
 CALIBRATION_BATCH = 256
@@ -45,12 +58,14 @@ def run(
     data: Data | None = None,
     start: Artifact | None = None,
     device: str = "auto",
+    timed: bool = True,
 ) -> Artifact:
     """Run a recipe into the directory out/name and return its artifact.
 
     `model` and `data` replace what the recipe names, so that a user's own network and loaders take part; the network is
     left as found. `start` is an artifact whose stages are already done. Finished stages are kept under out/stages and
     found again by content, so a run that was killed goes on, and recipes that share their first stages train them once.
+    `timed=False` leaves latency, report and model card to a later `complete`.
     Errors: whatever a stage cannot do, with the stage's number; stages finished before stay.
     """
     if data is None:
@@ -59,7 +74,7 @@ def run(
         data = load(recipe.data, recipe.split, data_dir=data_dir, seed=recipe.seed)
     done = len(start.recipe.stages) if start else 0
     network = type(model).__qualname__ if model is not None else recipe.model.name if recipe.model else ""
-    model = _initial_model(recipe, data, model, start).to(Fabric(accelerator=device, devices=1).device)
+    model = _initial_model(recipe, data, model, start).to(fabric(device).device)
     path = Path(out) / slug(name)
     keys = _stage_keys(recipe, data, model, done)
     measured_by = _key(keys[-1], plain(recipe.evaluate), plain(recipe.deploy), recipe.title)
@@ -86,23 +101,46 @@ def run(
     }
     write_json(path / CARD, card)
     write_json(path / EVALUATION, {"key": measured_by} | measure(model, recipe, data, path, name))
-    return Artifact.load(path)
+    artifact = Artifact.load(path)
+    if timed:
+        complete([artifact])
+    return artifact
 
 
 def measure(model: nn.Module, recipe: Recipe, data: Data, path: Path, name: str) -> dict[str, Any]:
     """Export the model, evaluate it and what was exported on the same images, and measure what it costs."""
     files = export_files(model, path, data.image_shape)
-    shipped, runtime = files.shipped, files.runtime(recipe.deploy.threads)
-    evaluation = evaluate(
-        model, data, recipe.evaluate, recipe.threat, seed=recipe.seed, judges={shipped.name: runtime}, title=f"{name}: evaluate"
-    )
+    judges = {files.shipped.name: OnnxModel(files.shipped)}
+    title = f"{name}: evaluate"
+    evaluation = evaluate(model, data, recipe.evaluate, recipe.threat, seed=recipe.seed, judges=judges, title=title)
     return {
         "test": len(data.test),
         **dataclasses.asdict(evaluation),
         "cost": dataclasses.asdict(cost(model, data.image_shape)),
-        "bytes_on_disk": {file.name: file.stat().st_size for file in (path / WEIGHTS, *files.onnx)},
-        **measure_files(files, data, recipe.deploy.batch_sizes, recipe.deploy.threads),
+        "bytes_on_disk": {file.name: file.stat().st_size for file in (path / WEIGHTS, *files.paths)},
+        "parity": check_parity(model, files, data.test),
     }
+
+
+def complete(artifacts: Sequence[Artifact]) -> None:
+    """Time the exported files of all artifacts side by side, unless that was done, and describe each for people."""
+    if not all("latency" in artifact.evaluation for artifact in artifacts):
+        time_files(artifacts)
+    for artifact in artifacts:
+        write_report([artifact], artifact.path / "report.html")
+        card = model_card(artifact)
+        write(artifact.path / "README.md", lambda temporary, card=card: temporary.write_text(card, encoding="utf-8"))
+
+
+def time_files(artifacts: Sequence[Artifact]) -> None:
+    """Measure the latency of all exported files of all artifacts in turn, A B C A B C."""
+    deploy, shape = artifacts[0].recipe.deploy, artifacts[0].card["image_shape"]
+    files = {f"{artifact.path}/{path.name}": path for artifact in artifacts for path in exported(artifact.path).paths}
+    timed = latency(files, tuple(shape), batch_sizes=deploy.batch_sizes, threads=deploy.threads)
+    for artifact in artifacts:
+        mine = {path.name: timed[f"{artifact.path}/{path.name}"] for path in exported(artifact.path).paths}
+        in_json = {name: {str(batch): dataclasses.asdict(value) for batch, value in by.items()} for name, by in mine.items()}
+        write_json(artifact.path / EVALUATION, artifact.evaluation | {"latency": in_json})
 
 
 def run_stage(
@@ -148,9 +186,9 @@ def describe_stage(stage: Stage) -> str:
 
 
 def slug(name: str) -> str:
-    """A row's name as a directory name."""
-    cleaned = re.sub(r"[^\w.=+-]+", "_", name).strip("._")
-    if not cleaned:
+    """A row's name as a directory name, part by part."""
+    cleaned = "/".join(re.sub(r"[^\w.=+-]+", "_", part).strip("._") for part in name.split("/"))
+    if not all(cleaned.split("/")):
         raise AdamasError(f"expected a name with letters or digits for the run, got {name!r}")
     return cleaned
 
@@ -165,15 +203,21 @@ def _initial_model(recipe: Recipe, data: Data, model: nn.Module | None, start: A
         raise AdamasError("model: expected a model in the recipe, or model=..., got neither")
     mean, std = recipe.normalise.mean, recipe.normalise.std
     measured_mean, measured_std = data.channel_statistics()
-    with torch.random.fork_rng():
-        torch.manual_seed(recipe.seed)
+    with seeded(recipe.seed):
         return normalized(recipe.model.build(data.image_shape, len(data.classes)), mean or measured_mean, std or measured_std)
 
 
 def _stage_keys(recipe: Recipe, data: Data, model: nn.Module, done: int) -> list[str]:
     """Content ids of the starting point and of every stage to come: equal keys mean equal weights."""
     keys = [
-        _key(__version__, data.fingerprint, plain(recipe.split), plain(recipe.threat), recipe.seed, model_fingerprint(model))
+        _key(
+            version("adamas"),
+            data.fingerprint,
+            plain(recipe.split),
+            plain(recipe.threat),
+            recipe.seed,
+            model_fingerprint(model),
+        )
     ]
     for stage in recipe.stages[done:]:
         keys.append(_key(keys[-1], plain(stage)))

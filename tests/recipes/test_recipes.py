@@ -1,0 +1,72 @@
+"""Every recipe file is valid, and every distinct chain of stages builds and runs one tiny epoch on tiny data of its kind."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from adamas.data import Data, Images
+from adamas.data.images import Split, divide
+from adamas.deploy.files import export_files
+from adamas.models import normalized
+from adamas.pipeline import run_stage
+from adamas.recipe import Recipe, Stage, read
+from adamas.registry import plain
+
+ROOT = Path(__file__).parents[2]
+RECIPES = sorted((ROOT / "recipes").rglob("*.yaml"))
+SHAPES = {"digits": (1, 8, 8), "fashion_mnist": (1, 28, 28), "cifar10": (3, 32, 32)}
+
+
+def tiny(name: str) -> Data:
+    generator = torch.Generator().manual_seed(0)
+    images = Images(torch.randint(0, 256, (24, *SHAPES[name]), generator=generator, dtype=torch.uint8), torch.arange(24) % 10)
+    return divide(name, images, images[:4], tuple("0123456789"), Split(validation=0), 0)
+
+
+def shrunk(stage: Stage) -> Stage:
+    """The same stage for one epoch, with one step in every attack."""
+    if stage.fit is None:
+        return stage
+    objective = stage.fit.objective
+    if hasattr(objective, "attack"):
+        objective = replace(objective, attack=replace(objective.attack, steps=1))
+    return replace(stage, fit=replace(stage.fit, objective=objective, epochs=1, batch_size=12, lr=1e-3))
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+def test_recipe_is_valid_and_titled(path: Path) -> None:
+    for name, row in read(path).items():
+        assert row.title, name
+        assert row.stages, name
+        assert row.data is not None
+        assert row.data.name in SHAPES, "add the data set's image shape to this test"
+
+
+def chains() -> list[Recipe]:
+    """One recipe per distinct pair of data set and chain of methods, whatever their settings."""
+    found = {}
+    for path in RECIPES:
+        for row in read(path).values():
+            methods = [(s.compress and s.compress.name, s.fit and s.fit.objective.name) for s in row.stages]
+            bits = [plain(s.compress).get("weight_bits") for s in row.stages if s.compress]
+            found.setdefault((row.data.name, str(methods), str(bits)), row)  # type: ignore[union-attr]
+    return list(found.values())
+
+
+@pytest.mark.parametrize(
+    "recipe", chains(), ids=lambda r: f"{r.data.name} {[s.compress and s.compress.name for s in r.stages]}"
+)
+def test_chain_runs_one_tiny_epoch(recipe: Recipe, tmp_path: Path) -> None:
+    data = tiny(recipe.data.name)  # type: ignore[union-attr]
+    torch.manual_seed(0)
+    architecture = replace(recipe.model, width=8)  # type: ignore[type-var]
+    model = normalized(architecture.build(data.image_shape, 10), [0.5], [0.5])
+    for stage in recipe.stages:
+        run_stage(model, shrunk(stage), data, recipe.threat)
+    files = export_files(model, tmp_path, data.image_shape)
+    quantized = any(stage.compress is not None and stage.compress.name in ("ptq", "qat") for stage in recipe.stages)
+    assert len(files.paths) == (2 if quantized else 1)
