@@ -1,5 +1,7 @@
 """adamas: image classifiers that are small, fast and adversarially robust at the same time, measured honestly."""
 
+from adamas import waiting  # isort: split  # noqa: F401
+
 from adamas import data
 from adamas.artifact import Artifact
 from adamas.attacks.fgsm import FGSM

@@ -99,7 +99,7 @@ def test_the_file_computes_what_the_simulation_computes_at_any_width(make, bits,
     with torch.no_grad():
         expected = model(IMAGES)
     got = exported(model, tmp_path)
-    assert (got - expected).abs().mean() < 0.02 * expected.std()
+    assert (got - expected).abs().mean() < 0.05 * expected.std(0).mean()  # the spread over images
     assert (got.argmax(1) == expected.argmax(1)).float().mean() >= 0.98
 
 
