@@ -1,7 +1,6 @@
 """adamas: image classifiers that are small, fast and adversarially robust at the same time, measured honestly."""
 
-from adamas import waiting  # isort: split  # noqa: F401
-
+import adamas.waiting  # noqa: F401  (before torch is imported)
 from adamas import data
 from adamas.artifact import Artifact
 from adamas.attacks.fgsm import FGSM

@@ -83,7 +83,7 @@ def run(
     model, records = _run_stages(model, recipe, data, Path(out) / "stages", keys, done, name, device)
     card = {
         "format": FORMAT,
-        "name": name,
+        "name": name.rpartition("/")[2],
         "title": recipe.title,
         "recipe": plain(recipe),
         "network": network,

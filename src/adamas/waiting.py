@@ -1,6 +1,6 @@
 """Idle OpenMP threads sleep instead of spinning: beside other work, spinning made training of small networks 2 to 10 x slower.
 
-Read by OpenMP when torch is first imported, so this is imported before anything else; an OMP_WAIT_POLICY already set is left alone.
+OpenMP reads this when torch is first imported, so it comes before anything else; an OMP_WAIT_POLICY already set stays.
 """
 
 import os
