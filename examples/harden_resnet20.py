@@ -96,14 +96,14 @@ def main() -> None:
     options.add_argument("--data-dir", type=Path, required=True)
     options.add_argument("--train", type=int, default=50_000, help="training images")
     options.add_argument("--test", type=int, default=10_000, help="test images")
-    options.add_argument("--epochs", type=int, default=3)
+    options.add_argument("--epochs", type=int, default=10)
     options.add_argument("--out", type=Path, default=Path("runs/resnet20"))
     got = options.parse_args()
 
     model = load_resnet20(got.checkpoint)
     data = adamas.data.from_loaders(*cifar10_loaders(got.data_dir, got.train, got.test))
     adamas.explicit_shortcuts(model, torch.zeros(1, 3, 32, 32))  # lets channels go that a padding shortcut ties together
-    harden = adamas.Fit(objective=adamas.AdversarialTraining(attack=adamas.PGD(steps=5)), epochs=got.epochs, lr=0.02, ema=0.99)
+    harden = adamas.Fit(objective=adamas.AdversarialTraining(attack=adamas.PGD(steps=3)), epochs=got.epochs, lr=0.1, ema=0.99)
     recipe = adamas.Recipe(
         threat=adamas.Linf(eps=4 / 255),
         stages=(adamas.Stage(compress=adamas.Filters(keep=0.5), fit=harden), adamas.Stage(compress=adamas.PTQ())),

@@ -12,10 +12,10 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from adamas.errors import AdamasError
-from adamas.graph import become, fold_batch_norms, insert_after, modes_kept, operation, private_copy, trace
+from adamas.graph import become, fold_batch_norms, insert_after, modes_kept, operation, trace
 from adamas.models import normalized
 from adamas.models.resnet import ResNet18
-from adamas.weights import bake
+from adamas.weights import bake, private_copy
 
 
 class Scale(nn.Module):

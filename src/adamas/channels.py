@@ -14,8 +14,7 @@ from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 from torch.nn.utils.parametrize import is_parametrized
 
 from adamas.errors import AdamasError, nearest
-from adamas.graph import private_copy
-from adamas.weights import bake
+from adamas.weights import bake, private_copy
 
 State = dict[str, Tensor]
 

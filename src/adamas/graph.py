@@ -6,7 +6,6 @@ import traceback
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
-from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -27,26 +26,6 @@ def modes_kept(model: nn.Module) -> Iterator[None]:
     finally:
         for module, training in modes.items():
             module.training = training
-
-
-def own_classes(model: nn.Module) -> None:
-    """Give every parametrized module a class of its own, in place.
-
-    torch keeps a parametrized tensor as a property of the module's class, which deep copies share: without this, adding or
-    removing a parametrization on a copy breaks the original.
-    """
-    module: Any
-    for module in model.modules():
-        if parametrize.is_parametrized(module):
-            shared = type(module)
-            module.__class__ = type(shared.__name__, shared.__bases__, dict(vars(shared)))
-
-
-def private_copy(model: nn.Module) -> Any:
-    """A deep copy whose parametrizations can be changed without touching the original."""
-    copy = deepcopy(model)
-    own_classes(copy)
-    return copy
 
 
 class _Tracer(Tracer):

@@ -15,8 +15,9 @@ from torch.nn.utils import parametrize
 
 from adamas.compress.quantizers import ActivationQuantizer, QuantizedBias, QuantizedWeight, activation_quantizers
 from adamas.errors import AdamasError
-from adamas.graph import become, fold_batch_norms, insert_after, modes_kept, operation, own_classes, private_copy, trace
+from adamas.graph import become, fold_batch_norms, insert_after, modes_kept, operation, trace
 from adamas.roles import Batches
+from adamas.weights import own_classes, private_copy
 
 LAYERS = {nn.Conv2d, nn.Linear}
 JOINS = {operator.add, torch.add, torch.cat, "add", "add_"}

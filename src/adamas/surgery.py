@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.conv import _ConvNd
-from torch.utils.flop_counter import FlopCounterMode
 
 from adamas.channels import Axis, ChannelGroup, State, channel_groups, rehearsal, run, weight_layers
+from adamas.cost import macs
 from adamas.errors import AdamasError
 
 __all__ = ["ChannelGroup", "Plan", "channel_groups", "plan_widths", "rehearse", "remove_channels", "resize_to", "weight_layers"]
@@ -133,9 +133,11 @@ def rehearse(model: nn.Module, plan: Plan, example: Tensor) -> Plan:
                 plan = attempt
     before, after = rehearsal(model), rehearsal(model)
     _shrink(after, plan)
-    (params, macs), (params_after, macs_after) = _cost(before, example), _cost(after, example)
+    channels, height, width = example.shape[1:]
+    params, params_after = (sum(p.numel() for p in net.parameters()) for net in (before, after))
+    macs_before, macs_after = (macs(net, (channels, height, width)) for net in (before, after))
     held_back = {group.name: held_back[group.name] for group in plan.groups if group.name in held_back}
-    return replace(plan, held_back=held_back, params=(params, params_after), macs=(macs, macs_after))
+    return replace(plan, held_back=held_back, params=(params, params_after), macs=(macs_before, macs_after))
 
 
 def _fault(model: nn.Module, plan: Plan, example: Tensor) -> str:
@@ -154,13 +156,6 @@ def _fault(model: nn.Module, plan: Plan, example: Tensor) -> str:
     if gap <= 1e-4 * largest:
         return ""
     return f"without these channels the logits differ by {gap:.2g} from those with the channels zeroed (largest {largest:.2g})"
-
-
-def _cost(model: nn.Module, example: Tensor) -> tuple[int, int]:
-    """Parameters, and multiply-adds of one image."""
-    with FlopCounterMode(display=False) as counter:
-        run(model, example[:1])
-    return sum(parameter.numel() for parameter in model.parameters()), counter.get_total_flops() // 2
 
 
 def _removed(plan: Plan) -> Iterator[tuple[Axis, Tensor]]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from copy import deepcopy
+from typing import Any
 
 from torch import nn
 from torch.nn.utils import parametrize
@@ -23,8 +25,29 @@ def effective_weights(model: nn.Module) -> Iterator[None]:
         yield
 
 
+def own_classes(model: nn.Module) -> None:
+    """Give every parametrized module a class of its own, in place.
+
+    torch keeps a parametrized tensor as a property of the module's class, which deep copies share: without this, adding or
+    removing a parametrization on a copy breaks the original.
+    """
+    module: Any
+    for module in model.modules():
+        if parametrize.is_parametrized(module):
+            shared = type(module)
+            module.__class__ = type(shared.__name__, shared.__bases__, dict(vars(shared)))
+
+
+def private_copy(model: nn.Module) -> Any:
+    """A deep copy whose parametrizations can be changed without touching the original."""
+    copy = deepcopy(model)
+    own_classes(copy)
+    return copy
+
+
 def bake(model: nn.Module) -> nn.Module:
     """Replace every parametrized tensor by its present value, in place; the model's outputs do not change."""
+    own_classes(model)
     for module in list(model.modules()):
         if parametrize.is_parametrized(module):
             for name in list(module.parametrizations):  # type: ignore[arg-type]

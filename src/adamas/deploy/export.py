@@ -15,9 +15,9 @@ from torch.nn.utils import parametrize
 from adamas.compress.quantizers import TINY, ActivationQuantizer, QuantizedWeight, activation_quantizers
 from adamas.errors import AdamasError
 from adamas.files import write
-from adamas.graph import become, insert_after, operation, private_copy, trace
+from adamas.graph import become, insert_after, operation, trace
 from adamas.quantize import has_integer_kernel, input_quantizers, source
-from adamas.weights import bake
+from adamas.weights import bake, private_copy
 
 OPSET = 17
 WIDE = "com.microsoft::"
