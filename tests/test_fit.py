@@ -22,6 +22,7 @@ from adamas.errors import AdamasError
 from adamas.fit import Fit, fit, learning_rate, steps_per_epoch
 from adamas.models.resnet import ResNet18
 from adamas.objectives import Natural
+from adamas.registry import registered
 from adamas.threat import Linf
 from tests.helpers import Killed, Linear, Sealed, SmallNet, shapes_data
 
@@ -113,6 +114,15 @@ def test_mixed_precision_learns_and_keeps_its_weights_in_single(data):
     history = fit(model, data, Fit(epochs=8, batch_size=8, lr=0.05, precision="bf16-mixed"), THREAT)
     assert history[-1]["loss"] < history[0]["loss"]
     assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
+
+
+@pytest.mark.parametrize("objective", registered("objective").values(), ids=lambda cls: cls.name)
+def test_every_objective_trains_and_crafts_in_mixed_precision(data, objective):
+    model = small()
+    before = weights(model)
+    (record,) = fit(model, data, Fit(objective=objective(), epochs=1, batch_size=16, precision="bf16-mixed"), THREAT)
+    assert math.isfinite(record["loss"])
+    assert not equal(before, weights(model))
 
 
 @pytest.mark.parametrize(("images", "size", "steps"), [(24, 8, 3), (24, 7, 4), (25, 8, 3), (9, 8, 1), (1, 8, 1), (3, 1, 3)])

@@ -116,6 +116,7 @@ def train(
     raw: dict[str, Any] = {
         "data": {"name": data},
         "model": {"name": model},
+        "threat": {"name": "linf"},
         "stages": [{"fit": {"objective": {"name": objective}}}],
     }
     recipe = parse(Recipe, recipes.changed(raw, changes or []))

@@ -104,7 +104,7 @@ def fit(
     check_model(model, next(data.train.batches(2, device=next(model.parameters()).device))[0], len(data.classes))
     channels_last(model)
     optimizer = _optimizer(model, settings)
-    wrapped, optimizer = fabric.setup(model, optimizer)
+    _, optimizer = fabric.setup(model, optimizer)  # moves the model; the wrapper itself forbids gradients for the input
     average = AveragedModel(model, avg_fn=_ema(settings.ema)) if settings.ema is not None else None
     state = State(model, optimizer, average)
     if checkpoint is not None and checkpoint.exists():
@@ -123,7 +123,8 @@ def fit(
                     for group in optimizer.param_groups:
                         group["lr"] = learning_rate(settings, at)
                     with effective_weights(model):
-                        loss = settings.objective(wrapped, x, y, threat)
+                        with fabric.autocast():
+                            loss = settings.objective(model, x, y, threat)
                         if compressor is not None:
                             loss = loss + compressor.penalty(model, at / settings.epochs)
                         fabric.backward(loss)
