@@ -55,6 +55,8 @@ def test_card_and_evaluation_hold_what_a_claim_needs(made: adamas.Artifact) -> N
     assert card["recipe"]["stages"][1]["compress"] == {"name": "filters", "keep": 0.5, "round_to": 8, "exclude": []}
     assert {"seed", "split", "threat", "evaluate"} <= card["recipe"].keys()
     assert {"versions", "processor", "threads", "commit", "data", "weights"} <= card.keys()
+    assert "held back" not in card["stages"][1]["notes"][0]
+    assert "32 =>      16" in card["stages"][1]["notes"][0]
     assert evaluation["clean"]["n"] == 60
     assert evaluation["cost"]["params"] < 100_000
     assert evaluation["bytes_on_disk"]["model.int8.onnx"] == (made.path / "model.int8.onnx").stat().st_size

@@ -38,6 +38,7 @@ from adamas.evaluate import evaluate
 from adamas.files import read_json, write, write_json
 from adamas.fit import fit
 from adamas.models import normalized
+from adamas.progress import noted
 from adamas.provenance import provenance
 from adamas.recipe import Recipe, Stage
 from adamas.registry import label, plain
@@ -242,13 +243,15 @@ def _run_stages(
         here, began = cache / keys[n], time.perf_counter()
         title = f"{name}: {describe_stage(stage)}"
         try:
-            epochs = run_stage(
-                model, stage, data, recipe.threat,
-                seed=recipe.seed * 1_009 + done + n, checkpoint=here / "checkpoint.pt", title=title, device=device,
-            )  # fmt: skip
+            with noted() as notes:
+                epochs = run_stage(
+                    model, stage, data, recipe.threat,
+                    seed=recipe.seed * 1_009 + done + n, checkpoint=here / "checkpoint.pt", title=title, device=device,
+                )  # fmt: skip
         except AdamasError as error:
             raise AdamasError(f"stages.{done + n - 1} ({describe_stage(stage)}): {error}") from error
-        records.append({"stage": describe_stage(stage), "seconds": round(time.perf_counter() - began, 2), "epochs": epochs})
+        seconds = round(time.perf_counter() - began, 2)
+        records.append({"stage": describe_stage(stage), "seconds": seconds, "epochs": epochs, "notes": notes})
         write_json(here / "stage.json", records[-1])
         write_weights(here / WEIGHTS, model)
         (here / "checkpoint.pt").unlink(missing_ok=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -44,3 +45,26 @@ def progress(label: str, total: int) -> Iterator[Callable[..., None]]:
     seconds = time.monotonic() - start
     if seconds > 2:
         console.print(f"  {label}: {last + ', ' if last else ''}{seconds:.0f} s", markup=False)
+
+
+class _Collect(logging.Handler):
+    def __init__(self) -> None:
+        super().__init__(logging.INFO)
+        self.lines: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.lines.append(record.getMessage())
+
+
+@contextmanager
+def noted() -> Iterator[list[str]]:
+    """Collect what methods log while the block runs, such as the plan of a pruner, for the card and the report."""
+    log, collect = logging.getLogger("adamas"), _Collect()
+    level = log.level
+    log.addHandler(collect)
+    log.setLevel(logging.INFO)
+    try:
+        yield collect.lines
+    finally:
+        log.removeHandler(collect)
+        log.setLevel(level)

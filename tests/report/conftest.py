@@ -68,8 +68,10 @@ def card(spec: Spec, weights: Path) -> dict[str, Any]:
         "seed": spec.seed,
     }
     history = [{"loss": 2.0 / (i + 1), "validation": 0.5 + 0.1 * i} for i in range(spec.epochs)]
-    records = [{"stage": f"adversarial, {spec.epochs} epochs", "seconds": 12.5, "epochs": history}]
-    records += [{"stage": "qat + trades, 2 epochs", "seconds": 8.25, "epochs": history[:2]}] if spec.int8 else []
+    records = [
+        {"stage": f"adversarial, {spec.epochs} epochs", "seconds": 12.5, "epochs": history, "notes": ["conv1  32 => 16"]}
+    ]
+    records += [{"stage": "qat + trades, 2 epochs", "seconds": 8.25, "epochs": history[:2], "notes": []}] if spec.int8 else []
     return {
         "format": FORMAT,
         "name": spec.name,

@@ -18,6 +18,7 @@ def test_the_card_holds_the_figures(make: Any) -> None:
     assert "at most 8/255" in text and "digits: 1,257 images for training, 140 for validation, 1,000 for testing." in text
     assert "| qat + trades, 2 epochs | 2 | 8.2 | 1.000 |" in text
     assert "| `model.int8.onnx` | 1 | 0.070 | 0.105 |" in text
+    assert "```\nconv1  32 => 16\n```" in text
 
 
 def test_limitations_hold_every_remark(make: Any) -> None:

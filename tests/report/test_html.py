@@ -68,6 +68,7 @@ def test_the_page_holds_the_figures(make: Any, tmp_path: Path) -> None:
     )  # fmt: skip
     source, page = report(tmp_path, dense, small)
     text = re.sub(r"\s+", " ", page.text)
+    assert "conv1 32 => 16" in text
     assert "linf(eps=8/255): every pixel value may change by at most 8/255." in text
     for figure in ("94.1", "61.2", "58.3", "99.4", "56.9–63.0"):
         assert figure in text, figure
@@ -88,7 +89,7 @@ def test_marks_stand_at_the_figures_they_touch(make: Any, tmp_path: Path) -> Non
 def test_foreign_text_is_escaped_wherever_it_comes_from(make: Any, tmp_path: Path) -> None:
     artifact = make(name=EVIL, title=EVIL, classes=(EVIL, "b"), flags=(EVIL,), attacks=((EVIL, 600),), processor=EVIL)
     artifact.card["network"] = artifact.card["data"]["name"] = artifact.card["commit"] = EVIL
-    artifact.card["stages"] = [{"stage": EVIL, "seconds": 1.0, "epochs": []}]
+    artifact.card["stages"] = [{"stage": EVIL, "seconds": 1.0, "epochs": [], "notes": []}]
     source, page = report(tmp_path, artifact)
     assert "<script" not in source and page.loads == []
     for words in (f"{EVIL} keeps", f"{EVIL}, b", f"{EVIL}, 1,257", f"{EVIL}, cores", f"{EVIL}: {EVIL}."):

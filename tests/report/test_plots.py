@@ -63,5 +63,5 @@ def test_curves_show_loss_and_validation_over_all_stages(make: Any) -> None:
 
 def test_no_epochs_no_curves(make: Any) -> None:
     artifact = make()
-    artifact.card["stages"] = [{"stage": "filters(keep=0.2)", "seconds": 1.0, "epochs": []}]
+    artifact.card["stages"] = [{"stage": "filters(keep=0.2)", "seconds": 1.0, "epochs": [], "notes": []}]
     assert curves(rows([artifact])[0].runs) == []

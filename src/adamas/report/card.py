@@ -93,7 +93,8 @@ def _making(run: Run) -> str:
         ]
         for s in stages
     ]
-    return _table(["stage", "epochs", "seconds", "final loss"], lines)
+    notes = [f"\n```\n{note.replace('```', '')}\n```" for s in stages for note in s["notes"]]
+    return _table(["stage", "epochs", "seconds", "final loss"], lines) + "".join(notes)
 
 
 def _costs(row: Row, run: Run) -> str:
