@@ -14,7 +14,6 @@ from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
-from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
 
@@ -25,6 +24,7 @@ from adamas.data.images import divide
 from adamas.device import channels_last
 from adamas.models.cnn8 import CNN8
 from adamas.models.resnet import ResNet18
+from adamas.progress import console
 
 THREAT = adamas.Linf(eps=8 / 255)
 STEPS = 10
@@ -91,6 +91,7 @@ def main() -> None:
     options.add_argument("--threads", type=int, default=1)
     got = options.parse_args()
     torch.set_num_threads(got.threads)
+    console.quiet = True  # no line per timed fit
     listing = Table("network", "step", "ours / floor", "min", "max", title=f"{got.threads} thread(s), {got.repeats} repeats")
     networks = {
         "cnn8, 1x28x28, batch 128": (CNN8(), (1, 28, 28), 128),
@@ -100,10 +101,11 @@ def main() -> None:
         torch.manual_seed(0)
         model = architecture.build(shape, 10)
         channels_last(model)  # both sides in the faster layout
-        for step, ours, floor in steps_of(model, synthetic(shape, 4 * batch), batch):
+        for step, ours, floor in steps_of(model, synthetic(shape, 2 * batch), batch):
             median, least, most = ratio(ours, floor, got.repeats)
             listing.add_row(name, step, f"{median:.3f}", f"{least:.3f}", f"{most:.3f}")
-    Console().print(listing)
+    console.quiet = False
+    console.print(listing)
 
 
 if __name__ == "__main__":

@@ -68,7 +68,7 @@ def test_the_page_holds_the_figures(make: Any, tmp_path: Path) -> None:
     )  # fmt: skip
     source, page = report(tmp_path, dense, small)
     text = re.sub(r"\s+", " ", page.text)
-    assert "conv1 32 => 16" in text
+    assert "conv1  32 =&gt; 16" in source
     assert "linf(eps=8/255): every pixel value may change by at most 8/255." in text
     for figure in ("94.1", "61.2", "58.3", "99.4", "56.9–63.0"):
         assert figure in text, figure
