@@ -161,6 +161,10 @@ def test_missing_parts_are_named() -> None:
         (lambda p: (p / "card.json").unlink(), "card.json: expected a file, there is none"),
         (lambda p: (p / "card.json").write_text("{"), "card.json: expected JSON"),
         (lambda p: (p / "card.json").write_text(json.dumps({"format": 99})), "expected format 1, got 99"),
+        (
+            lambda p: (p / "card.json").write_text(json.dumps({"format": 1, "name": "x"})),
+            "expected recipe, network, .* without",
+        ),
         (lambda p: (p / WEIGHTS).write_bytes(b"xx"), "expected the weights that card.json was written for"),
     ],
 )

@@ -23,6 +23,7 @@ from adamas.surgery import resize_to
 
 WEIGHTS, CARD, EVALUATION = "weights.safetensors", "card.json", "evaluation.json"
 FORMAT = 1
+CARD_KEYS = ("name", "recipe", "network", "image_shape", "classes", "data", "stages", "weights")
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,9 @@ class Artifact:
         card = read_json(path / CARD)
         if card.get("format") != FORMAT:
             raise AdamasError(f"{path / CARD}: expected format {FORMAT}, got {card.get('format')!r}")
+        missing = [key for key in CARD_KEYS if key not in card]
+        if missing:
+            raise AdamasError(f"{path / CARD}: expected {', '.join(missing)}, got a card without; was it edited by hand?")
         if card.get("weights") != fingerprint(path / WEIGHTS):
             raise AdamasError(
                 f"{path / WEIGHTS}: expected the weights that {CARD} was written for, got another or a damaged file"
