@@ -8,6 +8,7 @@ The network below is the user's. What adamas needs is in `main`: ten lines from 
 from __future__ import annotations
 
 import argparse
+import logging
 from pathlib import Path
 
 import torch
@@ -100,10 +101,12 @@ def main() -> None:
     options.add_argument("--out", type=Path, default=Path("runs/resnet20"))
     got = options.parse_args()
 
+    logging.basicConfig(level=logging.INFO, format="%(message)s")  # adamas logs the plan of what it removes
     model = load_resnet20(got.checkpoint)
     data = adamas.data.from_loaders(*cifar10_loaders(got.data_dir, got.train, got.test))
     adamas.explicit_shortcuts(model, torch.zeros(1, 3, 32, 32))  # lets channels go that a padding shortcut ties together
-    harden = adamas.Fit(objective=adamas.AdversarialTraining(attack=adamas.PGD(steps=3)), epochs=got.epochs, lr=0.1, ema=0.99)
+    robust = adamas.AdversarialTraining(attack=adamas.PGD(steps=3))
+    harden = adamas.Fit(objective=robust, epochs=got.epochs, batch_size=32, lr=0.05, ema=0.995)
     recipe = adamas.Recipe(
         threat=adamas.Linf(eps=4 / 255),
         stages=(adamas.Stage(compress=adamas.Filters(keep=0.5), fit=harden), adamas.Stage(compress=adamas.PTQ())),
