@@ -74,6 +74,29 @@ def test_finished_run_is_not_repeated(made: adamas.Artifact, data: Data, monkeyp
     assert again.card == made.card
 
 
+def test_a_run_stopped_before_its_report_gets_one_later(data: Data, tmp_path: Path) -> None:
+    recipe = replace(RECIPE, stages=RECIPE.stages[:1])
+    made = adamas.run(recipe, data=data, out=tmp_path, timed=False)
+    assert not (made.path / "report.html").exists()
+    again = adamas.run(recipe, data=data, out=tmp_path)
+    assert "latency" in again.evaluation
+    assert (made.path / "report.html").exists()
+
+
+def test_another_recipe_under_the_same_name_leaves_nothing_of_the_old_one(
+    data: Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    quantized = replace(RECIPE, stages=(RECIPE.stages[0], RECIPE.stages[2]))
+    adamas.run(quantized, data=data, out=tmp_path)
+    floats = adamas.run(replace(RECIPE, stages=RECIPE.stages[:1]), data=data, out=tmp_path)
+    assert floats.evaluation["bytes_on_disk"].keys() == {WEIGHTS, "model.fp32.onnx"}
+    assert not (floats.path / "model.int8.onnx").exists()
+    monkeypatch.setattr(pipeline, "measure", None)  # as if killed before the new model was measured
+    with pytest.raises(TypeError):
+        adamas.run(quantized, data=data, out=tmp_path)
+    assert not (floats.path / EVALUATION).exists()
+
+
 def test_recipes_that_begin_alike_share_their_first_stages(
     made: adamas.Artifact, data: Data, monkeypatch: pytest.MonkeyPatch
 ) -> None:

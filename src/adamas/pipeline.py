@@ -79,10 +79,22 @@ def run(
     path = Path(out) / slug(name)
     keys = _stage_keys(recipe, data, model, done)
     measured_by = _key(keys[-1], plain(recipe.evaluate), plain(recipe.deploy), recipe.title)
-    if (path / EVALUATION).exists() and read_json(path / EVALUATION).get("key") == measured_by:
-        return Artifact.load(path)
-    model, records = _run_stages(model, recipe, data, Path(out) / "stages", keys, done, name, device)
-    card = {
+    if not (path / EVALUATION).exists() or read_json(path / EVALUATION).get("key") != measured_by:
+        (path / EVALUATION).unlink(missing_ok=True)  # it speaks of another model from here on
+        model, records = _run_stages(model, recipe, data, Path(out) / "stages", keys, done, name, device)
+        done_before = start.card["stages"] if start else []
+        write_json(path / CARD, _card(name, recipe, network, data, done_before + records, write_weights(path / WEIGHTS, model)))
+        write_json(path / EVALUATION, {"key": measured_by} | measure(model, recipe, data, path, name))
+    artifact = Artifact.load(path)
+    if timed:
+        complete([artifact])
+    return artifact
+
+
+def _card(name: str, recipe: Recipe, network: str, data: Data, stages: list[dict[str, Any]], weights: Path) -> dict[str, Any]:
+    """What an artifact says of itself: how it was made, on what, by whom, and which weights it speaks of."""
+    sizes = {"train": len(data.train), "validation": len(data.validation)}
+    return {
         "format": FORMAT,
         "name": name.rpartition("/")[2],
         "title": recipe.title,
@@ -90,22 +102,11 @@ def run(
         "network": network,
         "image_shape": list(data.image_shape),
         "classes": list(data.classes),
-        "data": {
-            "name": data.name,
-            "train": len(data.train),
-            "validation": len(data.validation),
-            "fingerprint": data.fingerprint,
-        },
-        "stages": (start.card["stages"] if start else []) + records,
-        "weights": fingerprint(write_weights(path / WEIGHTS, model)),
+        "data": {"name": data.name, **sizes, "fingerprint": data.fingerprint},
+        "stages": stages,
+        "weights": fingerprint(weights),
         **provenance(),
     }
-    write_json(path / CARD, card)
-    write_json(path / EVALUATION, {"key": measured_by} | measure(model, recipe, data, path, name))
-    artifact = Artifact.load(path)
-    if timed:
-        complete([artifact])
-    return artifact
 
 
 def measure(model: nn.Module, recipe: Recipe, data: Data, path: Path, name: str) -> dict[str, Any]:

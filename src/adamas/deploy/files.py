@@ -41,7 +41,8 @@ def exported(folder: Path) -> Files:
 
 
 def export_files(model: nn.Module, folder: Path, image_shape: tuple[int, int, int]) -> Files:
-    """Export the float network and, for a quantized model, the integer one that it simulates."""
+    """Export the float network and, for a quantized model, the integer one that it simulates; older files go."""
+    (folder / INT8).unlink(missing_ok=True)
     export_onnx(float_twin(model), folder / FP32, image_shape)
     if activation_quantizers(model):
         export_onnx(model, folder / INT8, image_shape)
