@@ -16,7 +16,7 @@ from adamas.device import channels_last, seeded
 from adamas.errors import AdamasError
 from adamas.graph import modes_kept
 from adamas.progress import progress
-from adamas.registry import Count, label, readable, settings
+from adamas.registry import Count, label, settings
 from adamas.roles import AnyAttack, Attack, Threat
 from adamas.soundness import gradient_flags
 
@@ -160,7 +160,7 @@ def check_inside(attack: Attack, x_adv: Tensor, x: Tensor, threat: Threat) -> No
     low, high = float(x_adv.min()), float(x_adv.max())
     if furthest > threat.eps * (1 + 1e-5) + 1e-6 or low < 0 or high > 1:
         raise AdamasError(
-            f"attack {label(attack)}: expected images in [0, 1] within {threat.name}(eps={readable(threat.eps)}), "
+            f"attack {label(attack)}: expected images in [0, 1] within {threat}, "
             f"got pixels in [{low:.6g}, {high:.6g}] and a distance of {furthest:.6g}"
         )
 
@@ -199,7 +199,7 @@ class _Tally:
     def evaluation(self, threat: Threat, seed: int, flags: list[str]) -> Evaluation:
         rows = zip(self.attacks, self.attacked, self.broken, self.left, self.seconds, strict=True)
         return Evaluation(
-            threat=f"{threat.name}(eps={readable(threat.eps)})",
+            threat=str(threat),
             seed=seed,
             clean=Rate.of(self.clean, self.n),
             attacks=[AttackResult(label(a), tried, broke, Rate.of(left, self.n), sec) for a, tried, broke, left, sec in rows],

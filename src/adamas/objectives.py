@@ -69,13 +69,12 @@ class TRADES(Objective):
         return F.cross_entropy(logits, y) + self.beta * divergence
 
     def _craft(self, model: nn.Module, x: Tensor, y: Tensor, threat: Threat) -> Tensor:
-        step_size = 2.5 * threat.eps / self.steps if self.step_size is None else self.step_size
         with crafting(model, self.craft):
             with torch.no_grad():
                 clean = model(x).log_softmax(1)
             start = threat.project(x + 0.001 * torch.randn_like(x), x)
             return climb(
-                model, x, y, threat, start=start, steps=self.steps, step_size=step_size,
+                model, x, y, threat, start=start, steps=self.steps, step_size=self.step_size,
                 loss=lambda logits, _: _kl(clean, logits.log_softmax(1)),
             )  # fmt: skip
 

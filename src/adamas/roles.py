@@ -8,7 +8,7 @@ from typing import Annotated, ClassVar
 
 from torch import Tensor, nn
 
-from adamas.registry import Choice
+from adamas.registry import Choice, readable
 
 Batches = Iterable[tuple[Tensor, Tensor]]
 """Pairs of images (N, C, H, W) in [0, 1] and labels (N,)."""
@@ -19,6 +19,9 @@ class Threat(ABC):
 
     name: ClassVar[str]
     eps: float
+
+    def __str__(self) -> str:
+        return f"{self.name}(eps={readable(self.eps)})"
 
     @abstractmethod
     def project(self, x_adv: Tensor, x: Tensor) -> Tensor:

@@ -65,10 +65,14 @@ def climb(
     *,
     start: Tensor,
     steps: int,
-    step_size: float,
+    step_size: float | None,
     loss: Loss = cross_entropy,
 ) -> Tensor:
-    """`steps` projected ascent steps from `start`; call it inside `crafting`."""
+    """`steps` projected ascent steps from `start`; call it inside `crafting`.
+
+    Without a `step_size` it is 2.5 * eps / steps, so that every point of the ball can be reached.
+    """
+    step_size = 2.5 * threat.eps / steps if step_size is None else step_size
     x_adv = start
     for _ in range(steps):
         grad = input_gradient(model, x_adv, y, loss)

@@ -22,5 +22,4 @@ class IFGSM(Attack):
 
     def __call__(self, model: nn.Module, x: Tensor, y: Tensor, threat: Threat) -> Tensor:
         with crafting(model):
-            step_size = 2.5 * threat.eps / self.steps if self.step_size is None else self.step_size
-            return climb(model, x, y, threat, start=x, steps=self.steps, step_size=step_size)
+            return climb(model, x, y, threat, start=x, steps=self.steps, step_size=self.step_size)

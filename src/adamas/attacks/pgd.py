@@ -37,5 +37,4 @@ class PGD(Attack):
 
     def _run(self, model: nn.Module, x: Tensor, y: Tensor, threat: Threat) -> Tensor:
         start = threat.sample(x) if self.random_start else x
-        step_size = 2.5 * threat.eps / self.steps if self.step_size is None else self.step_size
-        return climb(model, x, y, threat, start=start, steps=self.steps, step_size=step_size)
+        return climb(model, x, y, threat, start=start, steps=self.steps, step_size=self.step_size)
