@@ -2,6 +2,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+BENCH := .venv-bench
 INSTALLED := $(VENV)/.installed
 ARGS ?=
 
@@ -23,8 +24,15 @@ check: $(INSTALLED)
 	$(BIN)/ruff check .
 	$(BIN)/pyright
 
-bench: $(INSTALLED)
-	for script in benchmarks/bench_*.py; do $(BIN)/python $$script || exit 1; done
+$(BENCH)/.installed: pyproject.toml constraints.txt benchmarks/peers.txt
+	$(PYTHON) -m venv $(BENCH)
+	$(BENCH)/bin/python -m pip install --quiet --constraint constraints.txt --editable .
+	$(BENCH)/bin/python -m pip install --quiet --no-deps --requirement benchmarks/peers.txt
+	touch $@
+
+bench: $(BENCH)/.installed
+	$(BENCH)/bin/python benchmarks/bench_steps.py
+	$(BENCH)/bin/python benchmarks/bench_peers.py $(ARGS)
 
 clean:
-	rm -rf $(VENV) runs build dist
+	rm -rf $(VENV) $(BENCH) runs build dist

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
@@ -10,9 +12,14 @@ import torch
 from scipy.stats import binomtest
 from torch import Tensor, nn
 
+from adamas.attacks.fgsm import FGSM
+from adamas.attacks.pgd import PGD
+from adamas.attacks.transfer import Transfer
 from adamas.data import Data, Images
 from adamas.errors import AdamasError
-from adamas.evaluate import Evaluate, Evaluation, Rate, evaluate
+from adamas.evaluate import Evaluate, Evaluation, Rate, evaluate, in_order
+from adamas.registry import label, parse
+from adamas.roles import Attack, Family
 from adamas.threat import L2, Linf
 from tests.helpers import Linear, Sealed, SmallNet
 
@@ -33,11 +40,13 @@ def pixels() -> Data:
 
 
 @dataclass(frozen=True)
-class Push:
+class Push(Attack):
     """Moves the pixels of one class towards the other, and remembers what it was given."""
 
     kind: ClassVar[str] = "attack"
     name: ClassVar[str] = "push"
+    family: ClassVar[Family] = "transfer"
+    cost: ClassVar[float] = 1.0
     seen: ClassVar[list[Tensor]] = []
     label: int = 1
     by: float = 0.1
@@ -50,7 +59,7 @@ class Push:
 
 
 def pushed(exhaustive: bool, pixels: Data, **judges: nn.Module) -> Evaluation:
-    settings = Evaluate(attacks=(Push(label=1), Push(label=0)), exhaustive=exhaustive, batch_size=3)  # type: ignore[arg-type]
+    settings = Evaluate(attacks=(Push(label=1), Push(label=0)), exhaustive=exhaustive, batch_size=3, chunk=4)  # type: ignore[arg-type]
     return evaluate(split_at(0.5), pixels, settings, THREAT, judges=judges)
 
 
@@ -70,9 +79,10 @@ def test_known_answers_are_counted(pixels, exhaustive, second):
     assert all(row.seconds >= 0 for row in result.attacks)
 
 
-@pytest.mark.parametrize("batch_size", [1, 8, 100])
-def test_the_batch_size_changes_no_figure(pixels, batch_size):
-    result = evaluate(split_at(0.5), pixels, Evaluate(attacks=("fgsm",), batch_size=batch_size), THREAT)  # type: ignore[arg-type]
+@pytest.mark.parametrize(("batch_size", "chunk"), [(1, 8), (8, 1), (3, 5), (100, 100)])
+def test_the_batch_size_changes_no_figure(pixels, batch_size, chunk):
+    settings = Evaluate(attacks=("fgsm",), batch_size=batch_size, chunk=chunk)  # type: ignore[arg-type]
+    result = evaluate(split_at(0.5), pixels, settings, THREAT)
     assert (result.clean.right, result.worst_case.right) == (6, 3)
     assert (result.attacks[0].attacked, result.attacks[0].broken) == (6, 3)
 
@@ -82,8 +92,9 @@ def test_judges_score_the_same_clean_and_crafted_images(pixels):
     assert (judged["same"].clean.right, judged["same"].worst_case.right) == (6, 3)
     # above .42 is class 1: .9 .58 .55 and .1 .3 are right; of these none falls (.55 becomes .45, still bright)
     assert (judged["low"].clean.right, judged["low"].worst_case.right) == (5, 5)
-    # above .85 is class 1: .9 and .1 .45 .3 .7 are right; .9 falls, and .7, which the model had wrong, was never attacked
-    assert (judged["high"].clean.right, judged["high"].worst_case.right) == (5, 3)
+    # above .85 is class 1: .9 and .1 .45 .3 .7 are right; .9 falls; .7, which the model has wrong, is attacked and stands
+    assert (judged["high"].clean.right, judged["high"].worst_case.right) == (5, 4)
+    assert [(a.attacked, a.broken) for a in judged["high"].attacks] == [(5, 1), (4, 0)]
 
 
 def test_a_seed_decides_the_attacks_random_numbers_and_the_callers_stream_is_left_alone(pixels):
@@ -98,7 +109,7 @@ def test_a_seed_decides_the_attacks_random_numbers_and_the_callers_stream_is_lef
     first, again, other = drawn(1), drawn(1), drawn(2)
     assert torch.equal(torch.rand(4), expected)
     assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
-    assert not torch.equal(first[0], other[0]) and not torch.equal(first[0], first[1])
+    assert not torch.equal(first[0], other[0])
 
 
 def test_the_model_is_evaluated_in_eval_mode_and_left_as_found(digits):
@@ -119,17 +130,53 @@ def test_what_looks_unsound_is_flagged(pixels):
     assert flag.startswith("zero gradients: 50% of the images")
 
 
-def test_a_model_that_gives_no_logits_is_refused(pixels):
-    with pytest.raises(AdamasError, match="expected logits, got probabilities"):
-        evaluate(nn.Sequential(split_at(0.5), nn.Softmax(1)), pixels, Evaluate(), THREAT)
+def test_probabilities_are_flagged_and_attacked_through_their_logarithm(pixels):
+    result = evaluate(nn.Sequential(split_at(0.5), nn.Softmax(1)), pixels, Evaluate(attacks=("fgsm",)), THREAT)  # type: ignore[arg-type]
+    assert (result.clean.right, result.worst_case.right) == (6, 3)
+    assert any(flag.startswith("probabilities instead of logits: attacks follow their logarithm") for flag in result.flags)
+
+
+def test_outputs_that_are_not_finite_end_the_evaluation_with_the_likely_cause(pixels):
+    broken, settings = nn.Sequential(split_at(0.5), Poles()), Evaluate(attacks=(Push(),), checks=False)
+    with pytest.raises(AdamasError, match=r"expected finite logits, got nan or inf on an image in \[0, 1\]; such an image"):
+        evaluate(broken, pixels, settings, THREAT)
+
+
+class Poles(nn.Module):
+    """Logits that are not finite where they turn over."""
+
+    def forward(self, logits: Tensor) -> Tensor:
+        return torch.where(logits.abs().amin(1, keepdim=True) < 0.4, logits / 0, logits)
+
+
+def test_white_boxes_run_first_the_cheapest_of_each_kind_and_lists_are_taken_apart():
+    elsewhere = Transfer(source=split_at(0.5), origin="parent", attack=FGSM())
+    listed = parse(Evaluate, {"attacks": ["square", {"name": "pgd", "steps": 50}, "fgsm", "screen"]}).attacks
+    ordered = [label(attack) for attack in in_order([elsewhere, *listed])]
+    assert ordered == ["fgsm", "pgd(steps=50)", "apgd", "apgd_t", "fgsm on parent", "square"]
+
+
+def test_a_randomised_model_is_judged_by_its_mean(pixels):
+    """Noise of .3 on the threshold: a single pass errs, the mean of 400 passes does not."""
+
+    class Noisy(Linear):
+        def forward(self, x: Tensor) -> Tensor:
+            return super().forward(x + 0.3 * torch.randn_like(x))
+
+    noisy = Noisy([[-10.0], [10.0]], bias=[5.0, -5.0])
+    mean = evaluate(noisy, pixels, Evaluate(attacks=(), samples=400, checks=False), THREAT)
+    assert mean.clean.right == 6
+    assert {evaluate(noisy, pixels, Evaluate(attacks=(), checks=False), THREAT, seed=s).clean.right for s in range(5)} != {6}
 
 
 @dataclass(frozen=True)
-class Cheat:
+class Cheat(Attack):
     """An attack that returns what it should not."""
 
     kind: ClassVar[str] = "attack"
     name: ClassVar[str] = "cheat"
+    family: ClassVar[Family] = "transfer"
+    cost: ClassVar[float] = 1.0
     how: str
 
     def __call__(self, model: nn.Module, x: Tensor, y: Tensor, threat: Linf) -> Tensor:
@@ -160,3 +207,137 @@ def test_the_interval_is_wilsons(right, n):
     rate, expected = Rate.of(right, n), binomtest(right, n).proportion_ci(method="wilson")
     assert (rate.value, rate.low, rate.high) == pytest.approx((right / n, expected.low, expected.high), abs=1e-9)
     assert 0 <= rate.low <= rate.value <= rate.high <= 1
+
+
+# ------------------------------------------------------------------------------------- killed, split, merged, cut short
+
+
+def settings(**changes: Any) -> Evaluate:
+    return parse(Evaluate, {"attacks": ["fgsm", {"name": "pgd", "steps": 3}], "chunk": 25, "batch_size": 20} | changes)
+
+
+class Stops(nn.Module):
+    """A model that is stopped at its n-th pass."""
+
+    def __init__(self, model: nn.Module, passes: int):
+        super().__init__()
+        self.model, self.left = model, passes
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.left -= 1
+        if self.left < 0:
+            raise KeyboardInterrupt
+        return self.model(x)
+
+
+def figures(result: Evaluation) -> Any:
+    return result.clean, [(a.attack, a.attacked, a.broken) for a in result.attacks], result.worst_case
+
+
+@pytest.mark.parametrize("passes", [9, 25, 40])
+def test_a_killed_evaluation_goes_on_with_what_it_has(trained, digits, tmp_path, passes):
+    whole = evaluate(trained, digits, settings(checks=False), THREAT, state=tmp_path / "whole")
+    stopped = Stops(trained, 10**9)
+    before = evaluate(stopped, digits, settings(checks=False), THREAT, state=tmp_path / "straight")
+    stopped.left = passes
+    with pytest.raises(KeyboardInterrupt):
+        evaluate(stopped, digits, settings(checks=False), THREAT, state=tmp_path / "killed")
+    kept = len(list((tmp_path / "killed").glob("images-*.json")))
+    budget = stopped.left = 10**9
+    after = evaluate(stopped, digits, settings(checks=False), THREAT, state=tmp_path / "killed")
+    assert kept >= 1 and figures(after) == figures(before) == figures(whole)
+    assert (tmp_path / "killed/outcomes.json").read_bytes() == (tmp_path / "straight/outcomes.json").read_bytes()
+    used = budget - stopped.left
+    stopped.left = budget
+    evaluate(stopped, digits, settings(checks=False), THREAT, state=tmp_path / "again")
+    assert used < budget - stopped.left  # what was kept is not paid twice
+
+
+def test_shares_of_the_images_merge_to_the_same_bytes(trained, digits, tmp_path):
+    whole = evaluate(trained, digits, settings(), THREAT, state=tmp_path / "whole")
+    shares = [evaluate(trained, digits, settings(), THREAT, state=tmp_path / "parts", part=(k, 3)) for k in (2, 3, 1)]
+    assert sorted(share.clean.n for share in shares) == [25, 45, 50] and whole.clean.n == 120
+    again = evaluate(trained, digits, settings(), THREAT, state=tmp_path / "parts")
+    assert figures(again) == figures(whole)
+    assert (tmp_path / "parts/outcomes.json").read_bytes() == (tmp_path / "whole/outcomes.json").read_bytes()
+    with pytest.raises(
+        AdamasError, match=r"part: expected k/m with 1 <= k <= m <= 5, the number of chunks of 25 images, got 2/6"
+    ):
+        evaluate(trained, digits, settings(), THREAT, part=(2, 6))
+
+
+def test_the_state_of_another_model_seed_or_threat_is_refused(trained, digits, tmp_path):
+    evaluate(trained, digits, settings(), THREAT, state=tmp_path)
+    for changed in ({"seed": 1}, {"threat": Linf(eps=0.05)}, {"settings": settings(round=True)}, {"model": SmallNet().eval()}):
+        arguments = {"model": trained, "settings": settings(), "threat": THREAT} | changed
+        with pytest.raises(AdamasError, match="expected the state of this evaluation, got another's"):
+            evaluate(data=digits, state=tmp_path, **arguments)  # type: ignore[arg-type]
+
+
+# --------------------------------------------------------------------- shortcuts lose nothing, and each has its switch
+
+
+def letters(model: nn.Module, data: Data, folder: Path, **changes: Any) -> str:
+    """The worst case of every image under PGD-20 with restarts, one letter per image."""
+    chosen = settings(attacks=[{"name": "pgd", "steps": 20, "restarts": 2}], checks=False, **changes)
+    evaluate(model, data, chosen, THREAT, state=folder)
+    return json.loads((folder / "outcomes.json").read_text())["attacks"][0]["model"]
+
+
+def test_leaving_broken_images_alone_and_crafting_in_low_precision_lose_nothing(trained, digits, tmp_path):
+    full = letters(trained, digits, tmp_path / "full", active=False)
+    active = letters(trained, digits, tmp_path / "active")
+    low = letters(trained, digits, tmp_path / "low", precision="bf16")
+    assert full.count("0") > 20 and full.count("1") > 20
+    for ours in (active, low):  # an image or two may turn by the rounding of floats
+        assert sum(a == "1" and b == "0" for a, b in zip(ours, full, strict=True)) <= 2
+
+
+class Coarse(nn.Module):
+    """Right in float32, but in low precision its threshold is elsewhere: successes there do not hold."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.tensor([[-10.0], [10.0]]))
+
+    def forward(self, x: Tensor) -> Tensor:
+        low = torch.is_autocast_enabled("cpu")
+        return (x.flatten(1) - (0.53 if low else 0.5)) @ self.weight.T.float()
+
+
+def test_what_low_precision_finds_and_float32_denies_is_sought_again_in_float32(pixels):
+    """.55 falls in float32 for eps .1, but a low-precision search alone stops at the first pixel below .53."""
+    attack = PGD(steps=10, step_size=0.012, random_start=False)
+    for precision in ("fp32", "bf16"):
+        result = evaluate(Coarse(), pixels, Evaluate(attacks=(attack,), precision=precision, checks=False), THREAT)  # type: ignore[arg-type]
+        assert (result.clean.right, result.worst_case.right) == (6, 3), precision
+
+
+def test_rounding_to_8_bits_is_part_of_the_attack_and_changes_the_figure(digits, trained):
+    """With eps below half a level nothing is left of a candidate after rounding."""
+    threat = Linf(eps=0.4 / 255)
+    on_grid = Data(digits.name, digits.classes, digits.train, digits.validation, _in_8_bits(digits.test))
+    rounded = evaluate(trained, on_grid, settings(round=True), threat)
+    assert rounded.worst_case == rounded.clean and all(a.broken == 0 for a in rounded.attacks)
+    wide = evaluate(trained, on_grid, settings(round=True), THREAT)
+    assert wide.worst_case.right < wide.clean.right
+
+
+def _in_8_bits(images: Images) -> Images:
+    pixels = images.pixels.float() / (255 if images.pixels.dtype == torch.uint8 else 1)
+    return Images((pixels * 255).round().to(torch.uint8), images.labels)
+
+
+def test_a_batch_that_does_not_fit_is_halved_and_the_figures_stay(trained, digits):
+    class Small(nn.Module):
+        def __init__(self, model: nn.Module):
+            super().__init__()
+            self.model = model
+
+        def forward(self, x: Tensor) -> Tensor:
+            if len(x) > 7 and torch.is_grad_enabled():
+                raise torch.OutOfMemoryError("CUDA out of memory")
+            return self.model(x)
+
+    plain, cut = (evaluate(m, digits, settings(checks=False), THREAT) for m in (trained, Small(trained)))
+    assert abs(plain.worst_case.right - cut.worst_case.right) <= 1 and plain.clean == cut.clean

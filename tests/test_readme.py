@@ -69,7 +69,7 @@ def test_a_method_written_by_the_page_works_and_passes_the_contract(page: str, t
     (tmp_path / "random_sign.py").write_text(method)
     (tmp_path / "use.py").write_text(
         "import torch, random_sign, adamas\n"
-        "from adamas.evaluate import check_inside\n"
+        "from adamas.panel import check_inside\n"
         "from adamas.registry import parse, registered\n"
         "assert 'random_sign' in registered('attack')\n"
         "attack = parse(adamas.Evaluate, {'attacks': [{'name': 'random_sign', 'tries': 50}]}).attacks[0]\n"

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
@@ -110,16 +109,3 @@ def read_weights(path: Path) -> dict[str, Tensor]:
 def fingerprint(path: Path) -> str:
     """Content id of a file; empty when there is none."""
     return hashlib.blake2b(path.read_bytes(), digest_size=16).hexdigest() if path.is_file() else ""
-
-
-def model_fingerprint(model: nn.Module) -> str:
-    """Content id of a model's structure and values."""
-    digest = hashlib.blake2b(repr(model).encode(), digest_size=16)
-    for name, tensor in model.state_dict().items():
-        digest.update(name.encode())
-        digest.update(
-            tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes()
-            if tensor.dim()
-            else repr(tensor.item()).encode()
-        )
-    return digest.hexdigest()

@@ -6,7 +6,7 @@ import errno
 import json
 import logging
 import sys
-from dataclasses import replace
+from dataclasses import asdict, replace
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Annotated, Any
@@ -15,21 +15,29 @@ import typer
 import yaml
 from rich.markup import escape
 from rich.table import Table
+from torch import nn
 
 from adamas import recipe as recipes
 from adamas.artifact import Artifact
-from adamas.data import load
+from adamas.audit import Audit, audit
+from adamas.curve import security_curve
 from adamas.deploy.files import export_files
+from adamas.deploy.runtime import OnnxModel
+from adamas.deploy.twin import twin
 from adamas.errors import AdamasError, nearest
 from adamas.evaluate import Evaluate, evaluate
+from adamas.files import write_json
 from adamas.pipeline import run, slug
 from adamas.progress import console
 from adamas.progress import errors as error_console
 from adamas.recipe import Recipe, Stage
-from adamas.registry import KINDS, describe, parse, registered
+from adamas.registry import KINDS, Pixels, describe, parse, plain, registered
+from adamas.report.curve import write_curve
+from adamas.report.evaluation import audited, curved, evaluated
 from adamas.report.html import write_report
 from adamas.report.rows import rows
 from adamas.report.table import table
+from adamas.subject import share, subject
 from adamas.sweep import sweep
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
@@ -38,6 +46,18 @@ Changes = Annotated[list[str] | None, typer.Argument(help="Settings as key=value
 Settings = Annotated[list[str] | None, typer.Argument(help="Settings as key=value, e.g. epochs=3 lr=0.01.")]
 DataDir = Annotated[Path | None, typer.Option(help="Where data sets lie; without it they are downloaded to the cache.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")]
+Subjects = Annotated[Path, typer.Argument(metavar="ARTIFACT_OR_ONNX", help="An artifact's directory or an ONNX file.")]
+Attacks = Annotated[list[str] | None, typer.Option("--attack", "-a", help="Attack to run, see `adamas ls attack`; repeat.")]
+Number = Annotated[int | None, typer.Option("-n", "--n", help="Use so many test images only.", min=1)]
+Norm = Annotated[str | None, typer.Option(help="Threat, see `adamas ls threat`; the artifact's own if not given.")]
+Eps = Annotated[str | None, typer.Option(help="Largest distance in pixels of a [0, 1] image, e.g. 8/255.")]
+DataName = Annotated[str | None, typer.Option("--data", help="Data set or .npz file; the artifact's own if not given.")]
+Seed = Annotated[int | None, typer.Option(help="Seed of every random draw.", min=0)]
+State = Annotated[
+    Path | None, typer.Option(help="Folder that keeps every image's outcomes; the same command goes on from there.")
+]
+Part = Annotated[str, typer.Option(help="Only this share of the images, e.g. 2/4; without it, merge what is in --state.")]
+Json = Annotated[Path | None, typer.Option(help="Write all figures to this JSON file.")]
 Out = Annotated[Path, typer.Option(help="Directory of the new artifact.")]
 
 
@@ -152,28 +172,104 @@ def finetune(
 
 @app.command()
 def attack(
-    artifact: Path,
+    path: Subjects,
     method: Annotated[str, typer.Argument(help="Attack, see `adamas ls attack`.")] = "pgd",
     values: Settings = None,
-    n: Annotated[int | None, typer.Option(help="Attack so many test images only.", min=1)] = None,
+    n: Number = None,
+    norm: Norm = None,
+    eps: Eps = None,
+    data: DataName = None,
     data_dir: DataDir = None,
 ) -> None:
-    """Attack an artifact with one attack and print what is left of its accuracy."""
-    loaded = Artifact.load(artifact)
-    chosen = recipes.changed({"name": method}, values or [])
-    _print_evaluation(loaded, parse(Evaluate, {"attacks": [chosen]}), n, data_dir)
+    """Attack an artifact or an ONNX file with one attack and print what is left of its accuracy."""
+    found = subject(path, dataset=data, data_dir=data_dir, n=n, norm=norm, eps=eps)
+    chosen = parse(Evaluate, {"attacks": [recipes.changed({"name": method}, values or [])]})
+    console.print(evaluated(found.name, evaluate(found.model, found.data, chosen, found.threat, seed=found.seed)))
 
 
 @app.command("evaluate")
 def evaluate_artifact(
-    artifact: Path,
-    attacks: Annotated[list[str] | None, typer.Argument(help="Attacks in order; those of the recipe if none is named.")] = None,
-    n: Annotated[int | None, typer.Option(help="Use so many test images only.", min=1)] = None,
+    path: Subjects,
+    values: Settings = None,
+    attacks: Attacks = None,
+    n: Number = None,
+    norm: Norm = None,
+    eps: Eps = None,
+    data: DataName = None,
     data_dir: DataDir = None,
+    seed: Seed = None,
+    state: State = None,
+    part: Part = "1/1",
+    out: Json = None,
 ) -> None:
-    """Evaluate an artifact again: clean, every attack, worst case."""
-    loaded = Artifact.load(artifact)
-    _print_evaluation(loaded, parse(Evaluate, {"attacks": attacks}) if attacks else loaded.recipe.evaluate, n, data_dir)
+    """Evaluate an artifact or an ONNX file: clean, every attack, worst case, and the same as shipped."""
+    found = subject(path, dataset=data, data_dir=data_dir, n=n, norm=norm, eps=eps, seed=seed)
+    default = plain(found.artifact.recipe.evaluate if found.artifact else Evaluate())
+    chosen = parse(Evaluate, recipes.changed(default | ({"attacks": attacks} if attacks else {}), values or []))
+    judges = {found.file.name: OnnxModel(found.file)} if found.file else {}
+    result = evaluate(
+        found.model, found.data, chosen, found.threat, seed=found.seed, judges=judges, title=f"evaluate {found.name}",
+        state=state, part=share(part),
+    )  # fmt: skip
+    console.print(evaluated(found.name, result))
+    _write_json(out, {"settings": plain(chosen), **asdict(result)})
+
+
+@app.command("audit")
+def audit_file(
+    path: Subjects,
+    values: Settings = None,
+    attacks: Attacks = None,
+    sources: Annotated[
+        list[Path] | None,
+        typer.Option("--from", help="Artifact or ONNX file to craft images on, such as the fp32 parent; repeat."),
+    ] = None,
+    queries: Annotated[int, typer.Option(help="Queries per image to the file itself.", min=1)] = 5000,
+    n: Number = None,
+    norm: Norm = None,
+    eps: Eps = None,
+    data: DataName = None,
+    data_dir: DataDir = None,
+    seed: Seed = None,
+    state: State = None,
+    part: Part = "1/1",
+    out: Json = None,
+) -> None:
+    """Audit what is shipped: attack an ONNX file, or an artifact's, by every way there is and score all on its runtime."""
+    found = subject(path, dataset=data, data_dir=data_dir, n=n, norm=norm, eps=eps, seed=seed)
+    if found.file is None:
+        raise AdamasError(f"{path}: expected an exported file in the artifact, there is none; run `adamas export {path}` first")
+    raw = {"queries": queries, "evaluate": {"attacks": attacks} if attacks else {}}
+    chosen = parse(Audit, recipes.changed(raw, [f"evaluate.{value}" for value in values or []]))
+    others = {} if found.artifact is None else {"the trained model": found.model}
+    others |= {str(other): _network(other) for other in sources or []}
+    result = audit(found.file, found.data, found.threat, chosen, sources=others, seed=found.seed, state=state, part=share(part))
+    console.print(audited(result))
+    _write_json(out, {"settings": plain(chosen), **asdict(result)})
+
+
+@app.command("curve")
+def security_curve_of(
+    path: Subjects,
+    values: Settings = None,
+    method: Annotated[str, typer.Option("--attack", "-a", help="An attack that looks for the nearest image.")] = "fmn",
+    epsilons: Annotated[list[str] | None, typer.Option("--at", help="Read the curve at this eps, e.g. 4/255; repeat.")] = None,
+    n: Number = None,
+    norm: Norm = None,
+    eps: Eps = None,
+    data: DataName = None,
+    data_dir: DataDir = None,
+    seed: Seed = None,
+    out: Annotated[Path | None, typer.Option(help="Write the curve to this .json, .svg or .png file.")] = None,
+) -> None:
+    """Accuracy at every eps from one run of a minimum-norm attack."""
+    found = subject(path, dataset=data, data_dir=data_dir, n=n, norm=norm, eps=eps, seed=seed)
+    chosen = parse(Evaluate, {"attacks": [recipes.changed({"name": method}, values or [])]}).attacks[0]
+    at = None if epsilons is None else parse(list[Pixels], epsilons)  # type: ignore[arg-type]
+    result = security_curve(found.model, found.data, found.threat, chosen, epsilons=at, seed=found.seed)
+    console.print(curved(found.name, result))
+    if out is not None:
+        console.print(f"curve: {write_curve(result, out)}", markup=False)
 
 
 @app.command()
@@ -217,27 +313,14 @@ def _report(made: list[Artifact], path: Path, title: str) -> None:
     console.print(f"report: {write_report(made, path, title)}", markup=False)
 
 
-def _print_evaluation(artifact: Artifact, chosen: Evaluate, n: int | None, data_dir: Path | None) -> None:
-    recipe = artifact.recipe
-    if recipe.data is None:
-        raise AdamasError(
-            f"{artifact.path}: its data came from the user's own loaders; evaluate it from Python with adamas.evaluate"
-        )
-    data = load(recipe.data, replace(recipe.split, test=n or recipe.split.test), data_dir=data_dir, seed=recipe.seed)
-    result = evaluate(artifact.model(), data, chosen, recipe.threat, seed=recipe.seed)
-    listing = Table("", "accuracy", "95 % interval", "attacked", "broken", "seconds", box=None)
-    rates = [
-        ("clean", result.clean, None),
-        *((a.attack, a.accuracy, a) for a in result.attacks),
-        ("worst case", result.worst_case, None),
-    ]
-    for name, rate, run_ in rates:
-        extra = ["", "", ""] if run_ is None else [f"{run_.attacked}", f"{run_.broken}", f"{run_.seconds:.1f}"]
-        listing.add_row(escape(name), f"{rate.value:.1%}", f"{rate.low:.1%} - {rate.high:.1%}", *extra)
-    console.print(f"{artifact.path}: {result.threat}, n = {result.clean.n}, seed {result.seed}", markup=False)
-    console.print(listing)
-    for flag in result.flags:
-        console.print(f"! {flag}", style="yellow", markup=False)
+def _network(path: Path) -> nn.Module:
+    """A network with gradients: an artifact's, or the twin of an ONNX file."""
+    return twin(path) if path.suffix == ".onnx" else Artifact.load(path).model()
+
+
+def _write_json(out: Path | None, document: dict[str, Any]) -> None:
+    if out is not None:
+        console.print(f"figures: {write_json(out, document)}", markup=False)
 
 
 def _recipe_files() -> dict[str, str]:

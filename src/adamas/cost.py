@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 from torch.utils.flop_counter import FlopCounterMode
 
+from adamas.device import device_of
 from adamas.weights import weight_bits
 
 
@@ -60,7 +61,7 @@ def _effective_parameters(model: nn.Module) -> list[tuple[Tensor, int]]:
 def macs(model: nn.Module, image_shape: tuple[int, int, int]) -> int:
     """Multiply-accumulates of convolutions and matrix products for one image (C, H, W)."""
     still = copy.deepcopy(model).eval()
-    example = torch.zeros(1, *image_shape, device=next(model.parameters()).device)
+    example = torch.zeros(1, *image_shape, device=device_of(model))
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         still(example)
     return counter.get_total_flops() // 2

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -38,3 +39,9 @@ def seeded(seed: int, device: torch.device | None = None) -> Iterator[None]:
 def channels_last(model: torch.nn.Module) -> None:
     """Lay out weights as convolutions run fastest: a fifth faster on small networks, as fast on others."""
     model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+
+def device_of(model: torch.nn.Module) -> torch.device:
+    """Where a model's parameters or buffers are; the processor for a model without any."""
+    tensors = itertools.chain(model.parameters(), model.buffers())
+    return next((tensor.device for tensor in tensors), torch.device("cpu"))

@@ -4,33 +4,63 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from importlib.metadata import version
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
-from adamas.check import check_model
+from adamas.attacks.crafting import Precision, Terms, crafting
+from adamas.check import checked_logits
 from adamas.data import Data
-from adamas.device import channels_last, seeded
+from adamas.data.images import fingerprint
+from adamas.device import channels_last, device_of, seeded
 from adamas.errors import AdamasError
 from adamas.graph import modes_kept
+from adamas.outcomes import Chunk, Store, content_key
+from adamas.panel import MODEL, Averaged, Panel, check_inside
 from adamas.progress import progress
-from adamas.registry import Count, label, settings
-from adamas.roles import AnyAttack, Attack, Threat
-from adamas.soundness import gradient_flags
+from adamas.registry import Count, label, plain, settings
+from adamas.roles import AnyAttack, Attack, Family, Threat
+from adamas.soundness import comparison_flags, probe_flags
+from adamas.weights import model_fingerprint
+
+PROBED = 64
+"""Images on which an evaluation's soundness is checked."""
 
 
 @settings
 class Evaluate:
-    """Which attacks are run, in this order, on the test images that still stand.
+    """Which attacks are run on the test images, and how.
+
+    White-box attacks come first, then transferred ones, then black boxes, the cheapest of each first, so that what a weaker
+    adversary alone can break shows.
 
     `exhaustive`: every attack attacks every image that is classified right, so that each figure stands for itself.
+    `samples`: passes averaged in every prediction and gradient of a randomised model. `round`: candidates count as they are
+    after rounding to 8 bits. `checks`: look for signs of an unsound evaluation.
+    `batch_size`: images per pass, fewer where memory is short. `chunk`: images between two saves of the state. `precision`:
+    of the passes that craft; what is found is confirmed in fp32, and sought again in fp32 where it does not hold.
+    `active`: leave an image as soon as it is broken.
     """
 
     attacks: tuple[AnyAttack, ...] = ("pgd",)  # type: ignore[assignment]
     exhaustive: bool = False
+    samples: Count = 1
+    round: bool = False
+    checks: bool = True
     batch_size: Count = 250
+    chunk: Count = 500
+    precision: Precision = "fp32"
+    active: bool = True
+
+
+def in_order(attacks: Sequence[Attack]) -> list[Attack]:
+    """The attacks one by one, lists such as AutoAttack taken apart, as an evaluation runs them."""
+    parts = [part for attack in attacks for part in attack.parts]
+    return sorted(parts, key=lambda part: (part.family == "black-box", part.family == "transfer", part.cost))
 
 
 @dataclass(frozen=True)
@@ -56,9 +86,10 @@ class Rate:
 
 @dataclass(frozen=True)
 class AttackResult:
-    """One attack: images it was run on, images it broke, and the accuracy that was left after it."""
+    """One attack: images it was run on, images it broke that no attack before it had, the accuracy left after it."""
 
     attack: str
+    family: Family
     attacked: int
     broken: int
     accuracy: Rate
@@ -67,21 +98,19 @@ class AttackResult:
 
 @dataclass(frozen=True)
 class Verdict:
-    """The same clean and crafted images, judged by another classifier: a shipped file, say."""
+    """What one classifier made of the clean images, of every attack's candidates, and of the worst of all."""
 
     clean: Rate
+    attacks: list[AttackResult]
     worst_case: Rate
 
 
 @dataclass(frozen=True)
-class Evaluation:
+class Evaluation(Verdict):
     """What a robustness claim needs to be honest: threat, seed, every attack, worst case, flags."""
 
     threat: str
     seed: int
-    clean: Rate
-    attacks: list[AttackResult]
-    worst_case: Rate
     flags: list[str] = field(default_factory=list)
     judged: dict[str, Verdict] = field(default_factory=dict)
 
@@ -94,116 +123,165 @@ def evaluate(
     *,
     seed: int = 0,
     judges: Mapping[str, nn.Module] | None = None,
+    also: Sequence[Attack] = (),
     title: str = "evaluate",
+    state: Path | str | None = None,
+    part: tuple[int, int] = (1, 1),
 ) -> Evaluation:
     """Clean accuracy, accuracy after each attack and per-image worst case on the test split.
 
-    `judges` are other classifiers that score every crafted image too, such as the exported file in its runtime.
-    Errors: a model that gives no logits; an attack that leaves the threat.
+    `judges` are other classifiers that score every candidate too, such as the exported file in its runtime; an attack goes on
+    until an image is misclassified by all of them. `also` are attacks that no recipe can name, such as `Transfer`.
+    `state` is a folder that keeps every image's outcomes: the same call goes on where it was killed. `part` (k, m) evaluates
+    the k-th of m shares of the images, so that m processes with one `state` (or copies of it put together) share the work;
+    the call without it then merges.
+    Errors: a model that gives no finite logits; an attack that leaves the threat; the state of another evaluation.
     """
-    device = next(model.parameters()).device
-    judges = judges or {}
+    device, judges, parts = device_of(model), judges or {}, in_order([*settings.attacks, *also])
     channels_last(model)
-    check_model(model, next(data.test[:2].batches(2, device=device))[0], len(data.classes))
-    tally = _Tally(settings.attacks, judges)
-    flags: list[str] = []
-    batches = math.ceil(len(data.test) / settings.batch_size)
-    with modes_kept(model), progress(title, batches) as advance:
-        model.eval()
-        for index, (x, y) in enumerate(data.test.batches(settings.batch_size, device=device)):
-            with seeded(seed * 1_000_003 + index, device):
-                if index == 0:
-                    flags = gradient_flags(model, x, y)
-                _evaluate_batch(model, x, y, threat, settings, judges, tally)
-            advance(tally.note)
-    return tally.evaluation(threat, seed, flags)
+    with modes_kept(model):
+        flags, model = checked_logits(model.eval(), next(data.test[:64].batches(64, device=device))[0], len(data.classes))
+        store = Store(None if state is None else Path(state), _key(model, data, settings, threat, seed, judges, also))
+        firsts = _share(range(0, len(data.test), settings.chunk), part)
+        images = min(len(firsts) * settings.chunk, len(data.test) - firsts.start)
+        with progress(title, images * settings.samples * sum(attack.cost for attack in parts)) as advance:
+            work = _Work(model, judges, parts, data, settings, threat, seed, device, advance)
+            chunks = [work.run(store.load(first, min(settings.chunk, len(data.test) - first)), store.save) for first in firsts]
+    store.merge(chunks, [label(attack) for attack in parts])
+    verdicts = {name: _verdict(name, chunks, parts, settings.exhaustive) for name in (MODEL, *judges)}
+    trained = verdicts.pop(MODEL)
+    if settings.checks:
+        flags += [*(flag for chunk in chunks for flag in chunk.flags), *comparison_flags(trained.attacks)]
+    return Evaluation(**vars(trained), threat=str(threat), seed=seed, flags=flags, judged=verdicts)
 
 
-def _evaluate_batch(
-    model: nn.Module, x: Tensor, y: Tensor, threat: Threat, settings: Evaluate, judges: Mapping[str, nn.Module], tally: _Tally
-) -> None:
-    right = predicts(model, x, y)
-    standing = right.clone()
-    judged = {name: predicts(judge, x, y) for name, judge in judges.items()}
-    tally.add_clean(right, judged)
-    for i, attack in enumerate(settings.attacks):
-        start = time.perf_counter()
-        targets = (right if settings.exhaustive else standing).nonzero().squeeze(1)
-        broken = torch.zeros_like(targets, dtype=torch.bool)
-        if len(targets):
-            x_adv = attack(model, x[targets], y[targets], threat)
-            check_inside(attack, x_adv, x[targets], threat)
-            broken = ~predicts(model, x_adv, y[targets])
-            for name, judge in judges.items():
-                judged[name][targets] &= predicts(judge, x_adv, y[targets])
-        standing[targets[broken]] = False
-        tally.add_attack(i, len(targets), int(broken.sum()), time.perf_counter() - start)
-    tally.add_worst(standing, {name: there & right for name, there in judged.items()})  # what was never attacked proves nothing
+@dataclass
+class _Work:
+    """One evaluation in progress: images done, and how many of them still stand."""
+
+    model: nn.Module
+    judges: Mapping[str, nn.Module]
+    parts: Sequence[Attack]
+    data: Data
+    settings: Evaluate
+    threat: Threat
+    seed: int
+    device: torch.device
+    advance: Callable[..., None]
+    done: int = 0
+    standing: int = 0
+
+    def run(self, chunk: Chunk, save: Callable[[Chunk], object]) -> Chunk:
+        """The clean pass and every attack that is not done yet on a chunk's images, each kept as soon as it is done."""
+        images = self.data.test[chunk.first : chunk.first + chunk.n]
+        x, y = next(images.batches(chunk.n, device=self.device))
+        with seeded(self.seed, self.device):
+            classifiers = {MODEL: Averaged(self.model, self.settings.samples), **self.judges}
+            panel = Panel(classifiers, x, y, self.threat, self.settings.batch_size, self.settings.round)
+            clean = panel.start(chunk.clean, chunk.attacks)
+        if not chunk.clean:
+            chunk.clean = clean
+            if self.settings.checks and chunk.first == 0:
+                chunk.flags = self._probe(panel)
+            save(chunk)
+        for attack in self.parts[len(chunk.attacks) :]:
+            start = time.perf_counter()
+            self._attack(attack, panel)
+            chunk.attacks.append(panel.end())
+            chunk.seconds.append(round(time.perf_counter() - start, 3))
+            save(chunk)
+        self.done, self.standing = self.done + chunk.n, self.standing + int(panel.standing[MODEL].sum())
+        return chunk
+
+    def _probe(self, panel: Panel) -> list[str]:
+        right = panel.clean[MODEL].nonzero().squeeze(1)[:PROBED]
+        with seeded(self.seed, self.device):
+            return probe_flags(self.model, panel.x[right], panel.y[right], self.threat) if len(right) else []
+
+    def _attack(self, attack: Attack, panel: Panel) -> None:
+        """Craft and score; in low precision try again in fp32 what was found but does not hold there."""
+        rows = panel.begin(attack, self.settings.exhaustive)
+        self.advance(self._note(attack, panel), 0)
+        planned = attack.cost * len(panel.y) * self.settings.samples
+        precisions: list[Precision] = ["fp32"] if self.settings.precision == "fp32" else ["bf16", "fp32"]
+        for precision in precisions:
+            doubted = torch.zeros(len(panel.y), dtype=torch.bool, device=self.device)
+            if len(rows):
+                planned -= self._craft(attack, panel, rows, precision, doubted)
+            rows = (doubted & panel.unbroken).nonzero().squeeze(1)
+        self.advance(self._note(attack, panel), max(0, planned))
+
+    def _craft(self, attack: Attack, panel: Panel, rows: Tensor, precision: Precision, doubted: Tensor) -> int:
+        """Run the attack on some rows; marks as doubted what it took for broken and the panel did not. Returns passes made."""
+        passes = 0
+
+        def tick(n: int) -> None:
+            nonlocal passes
+            passes += n
+            self.advance(steps=n)
+
+        def accept(some: Tensor, x_adv: Tensor) -> Tensor:
+            accepted = panel.score(rows[some], x_adv)
+            doubted[rows[some]] |= ~accepted
+            return accepted
+
+        terms = Terms(
+            batch_size=self.settings.batch_size, samples=self.settings.samples, precision=precision,
+            search=True, active=self.settings.active, accept=accept, tick=tick,
+        )  # fmt: skip
+        with seeded(self.seed, self.device), crafting(self.model, terms=terms) as victim:
+            x_adv = attack(victim, panel.x[rows], panel.y[rows], self.threat)
+        check_inside(attack, x_adv, panel.x[rows], self.threat)
+        left = panel.unbroken[rows]
+        with seeded(self.seed, self.device):
+            panel.score(rows[left], x_adv[left])
+        return passes
+
+    def _note(self, attack: Attack, panel: Panel) -> str:
+        standing = int((panel.standing[MODEL] & panel.now[MODEL]).sum())
+        rate = Rate.of(self.standing + standing, self.done + len(panel.y))
+        return f"{label(attack)}, {standing} images stand, robust so far {rate.value:.1%} ({rate.low:.1%} - {rate.high:.1%})"
 
 
-def predicts(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
-    """Which images are classified as their labels say, (N,) bool."""
-    with torch.no_grad():
-        return model(x).argmax(1) == y
-
-
-def check_inside(attack: Attack, x_adv: Tensor, x: Tensor, threat: Threat) -> None:
-    """Raise an AdamasError unless every crafted image is in [0, 1] and inside the threat, in the dtype evaluated."""
-    if x_adv.shape != x.shape or x_adv.dtype != x.dtype:
+def _share(firsts: range, part: tuple[int, int]) -> range:
+    """The k-th of m consecutive shares of the chunks. Errors: k outside 1..m, more shares than chunks."""
+    k, m = part
+    if not 1 <= k <= m <= len(firsts):
         raise AdamasError(
-            f"attack {label(attack)}: expected {x.dtype} images of shape {tuple(x.shape)}, "
-            f"got {x_adv.dtype} of shape {tuple(x_adv.shape)}"
+            f"part: expected k/m with 1 <= k <= m <= {len(firsts)}, the number of chunks of {firsts.step} images, got {k}/{m}"
         )
-    if not x_adv.isfinite().all():
-        raise AdamasError(f"attack {label(attack)}: expected finite images, got nan or inf")
-    furthest = float(threat.distance(x_adv, x).max())
-    low, high = float(x_adv.min()), float(x_adv.max())
-    if furthest > threat.eps * (1 + 1e-5) + 1e-6 or low < 0 or high > 1:
-        raise AdamasError(
-            f"attack {label(attack)}: expected images in [0, 1] within {threat}, "
-            f"got pixels in [{low:.6g}, {high:.6g}] and a distance of {furthest:.6g}"
-        )
+    return firsts[len(firsts) * (k - 1) // m : len(firsts) * k // m]
 
 
-class _Tally:
-    """Counts over batches."""
+def _verdict(name: str, chunks: Sequence[Chunk], parts: Sequence[Attack], exhaustive: bool) -> Verdict:
+    """Count one classifier's letters."""
+    clean = "".join(chunk.clean[name] for chunk in chunks)
+    standing, results = clean, []
+    for i, attack in enumerate(parts):
+        letters = "".join(chunk.attacks[i][name] for chunk in chunks)
+        attacked, broken = len(letters) - letters.count("-"), letters.count("0")
+        standing = "".join("0" if now == "0" else before for before, now in zip(standing, letters, strict=True))
+        left = clean.count("1") - broken if exhaustive else standing.count("1")
+        seconds = round(sum(chunk.seconds[i] for chunk in chunks), 3)
+        results.append(AttackResult(label(attack), attack.family, attacked, broken, Rate.of(left, len(clean)), seconds))
+    return Verdict(Rate.of(clean.count("1"), len(clean)), results, Rate.of(standing.count("1"), len(clean)))
 
-    def __init__(self, attacks: tuple[Attack, ...], judges: Mapping[str, nn.Module]):
-        self.attacks = attacks
-        self.n = self.clean = self.worst = 0
-        self.attacked, self.broken = [0] * len(attacks), [0] * len(attacks)
-        self.left, self.seconds = [0] * len(attacks), [0.0] * len(attacks)
-        self.judged = {name: [0, 0] for name in judges}
 
-    @property
-    def note(self) -> str:
-        return f"clean {self.clean / self.n:.3f}, worst case {self.worst / self.n:.3f}" if self.n else ""
+def _key(
+    model: nn.Module,
+    data: Data,
+    settings: Evaluate,
+    threat: Threat,
+    seed: int,
+    judges: Mapping[str, nn.Module],
+    also: Sequence[Attack],
+) -> str:
+    """Everything that decides an image's outcome."""
+    models = [model_fingerprint(part) for part in (model, *judges.values(), *_sources(also))]
+    names = [*judges, *map(label, also)]
+    return content_key(version("adamas"), models, names, fingerprint(data.test), plain(settings), plain(threat), seed)
 
-    def add_clean(self, right: Tensor, judged: Mapping[str, Tensor]) -> None:
-        self.n += len(right)
-        self.clean += int(right.sum())
-        for name, right_there in judged.items():
-            self.judged[name][0] += int(right_there.sum())
 
-    def add_attack(self, i: int, attacked: int, broken: int, seconds: float) -> None:
-        self.attacked[i] += attacked
-        self.broken[i] += broken
-        self.left[i] += attacked - broken
-        self.seconds[i] += seconds
-
-    def add_worst(self, standing: Tensor, judged: Mapping[str, Tensor]) -> None:
-        self.worst += int(standing.sum())
-        for name, standing_there in judged.items():
-            self.judged[name][1] += int(standing_there.sum())
-
-    def evaluation(self, threat: Threat, seed: int, flags: list[str]) -> Evaluation:
-        rows = zip(self.attacks, self.attacked, self.broken, self.left, self.seconds, strict=True)
-        return Evaluation(
-            threat=str(threat),
-            seed=seed,
-            clean=Rate.of(self.clean, self.n),
-            attacks=[AttackResult(label(a), tried, broke, Rate.of(left, self.n), sec) for a, tried, broke, left, sec in rows],
-            worst_case=Rate.of(self.worst, self.n),
-            flags=flags,
-            judged={name: Verdict(Rate.of(c, self.n), Rate.of(w, self.n)) for name, (c, w) in self.judged.items()},
-        )
+def _sources(attacks: Sequence[Attack]) -> list[nn.Module]:
+    """The models that attacks carry with them."""
+    return [value for attack in attacks for value in vars(attack).values() if isinstance(value, nn.Module)]

@@ -69,12 +69,11 @@ class TRADES(Objective):
         return F.cross_entropy(logits, y) + self.beta * divergence
 
     def _craft(self, model: nn.Module, x: Tensor, y: Tensor, threat: Threat) -> Tensor:
-        with crafting(model, self.craft):
-            with torch.no_grad():
-                clean = model(x).log_softmax(1)
+        with crafting(model, self.craft) as victim:
+            clean = victim.logits(x).log_softmax(1)
             start = threat.project(x + 0.001 * torch.randn_like(x), x)
             return climb(
-                model, x, y, threat, start=start, steps=self.steps, step_size=self.step_size,
+                victim, x, y, threat, start=start, steps=self.steps, step_size=self.step_size,
                 loss=lambda logits, _: _kl(clean, logits.log_softmax(1)),
             )  # fmt: skip
 

@@ -7,6 +7,7 @@ import dataclasses
 import hashlib
 import json
 import re
+import shutil
 import time
 from collections.abc import Sequence
 from importlib.metadata import version
@@ -22,7 +23,6 @@ from adamas.artifact import (
     WEIGHTS,
     Artifact,
     fingerprint,
-    model_fingerprint,
     read_weights,
     restore,
     write_weights,
@@ -45,6 +45,7 @@ from adamas.registry import label, plain
 from adamas.report.card import model_card
 from adamas.report.html import write_report
 from adamas.roles import Threat
+from adamas.weights import model_fingerprint
 
 CALIBRATION_BATCH = 256
 
@@ -84,7 +85,10 @@ def run(
         model, records = _run_stages(model, recipe, data, Path(out) / "stages", keys, done, name, device)
         done_before = start.card["stages"] if start else []
         write_json(path / CARD, _card(name, recipe, network, data, done_before + records, write_weights(path / WEIGHTS, model)))
-        write_json(path / EVALUATION, {"key": measured_by} | measure(model, recipe, data, path, name))
+        write_json(
+            path / EVALUATION,
+            {"key": measured_by} | measure(model, recipe, data, path, name, Path(out) / "stages" / measured_by),
+        )
     artifact = Artifact.load(path)
     if timed:
         complete([artifact])
@@ -109,12 +113,18 @@ def _card(name: str, recipe: Recipe, network: str, data: Data, stages: list[dict
     }
 
 
-def measure(model: nn.Module, recipe: Recipe, data: Data, path: Path, name: str) -> dict[str, Any]:
-    """Export the model, evaluate it and what was exported on the same images, and measure what it costs."""
+def measure(model: nn.Module, recipe: Recipe, data: Data, path: Path, name: str, state: Path) -> dict[str, Any]:
+    """Export the model, evaluate it and what was exported on the same images, and measure what it costs.
+
+    `state` keeps outcomes while the evaluation runs.
+    """
     files = export_files(model, path, data.image_shape)
     judges = {files.shipped.name: OnnxModel(files.shipped)}
     title = f"{name}: evaluate"
-    evaluation = evaluate(model, data, recipe.evaluate, recipe.threat, seed=recipe.seed, judges=judges, title=title)
+    evaluation = evaluate(
+        model, data, recipe.evaluate, recipe.threat, seed=recipe.seed, judges=judges, title=title, state=state
+    )
+    shutil.rmtree(state)
     return {
         "test": len(data.test),
         **dataclasses.asdict(evaluation),

@@ -11,15 +11,19 @@ from contextlib import contextmanager
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+QUIET = 60
+"""Seconds between two lines of a long job where there is no terminal to draw a bar on."""
+
 console = Console(highlight=False, width=None if sys.stdout.isatty() else 120)
 errors = Console(stderr=True, highlight=False, soft_wrap=True)
 _bars: list[Progress] = []
 
 
 @contextmanager
-def progress(label: str, total: int) -> Iterator[Callable[..., None]]:
-    """A bar of `total` steps; call the yielded function after each step, with a short note if there is one."""
+def progress(label: str, total: float) -> Iterator[Callable[..., None]]:
+    """A bar of `total` steps; call the yielded function after each step (or several), with a short note if there is one."""
     start, last = time.monotonic(), ""
+    said = start
     bar = _bars[-1] if _bars else Progress(
         TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), TimeRemainingColumn(),
         TextColumn("[dim]{task.fields[note]}"), console=console, transient=True, disable=not console.is_terminal,
@@ -30,10 +34,15 @@ def progress(label: str, total: int) -> Iterator[Callable[..., None]]:
         bar.start()
     task = bar.add_task(label, total=total, note="")
 
-    def advance(note: str = "") -> None:
-        nonlocal last
+    def advance(note: str = "", steps: float = 1) -> None:
+        nonlocal last, said
         last = note or last
-        bar.update(task, advance=1, note=last)
+        bar.update(task, advance=steps, note=last)
+        now = time.monotonic()
+        if not console.is_terminal and now - said > QUIET:
+            said, share = now, bar.tasks[bar.task_ids.index(task)].completed / total
+            left = (now - start) * (1 / share - 1) if share else 0
+            console.print(f"  {label}: {share:.0%}, {last}, about {left / 60:.0f} min left", markup=False)
 
     try:
         yield advance

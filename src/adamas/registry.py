@@ -35,6 +35,8 @@ KINDS = {
     "dataset": "adamas.data",
 }
 _registered: dict[str, dict[str, type]] = {kind: {} for kind in KINDS}
+_described: set[str] = set()
+"""Kinds whose JSON schema is being written."""
 _CONFIG = ConfigDict(extra="forbid", arbitrary_types_allowed=True, allow_inf_nan=False, validate_default=True)
 
 
@@ -182,7 +184,9 @@ def find(kind: str, name: str) -> type:
 
 
 def label(method: Any) -> str:
-    """A method with the settings that differ from its defaults: `pgd(steps=50, restarts=5)`."""
+    """A method with the settings that differ from its defaults: `pgd(steps=50, restarts=5)`, or how it names itself."""
+    if type(method).__str__ is not object.__str__:
+        return str(method)
     changed = {
         field.name: plain(getattr(method, field.name))
         for field in fields(method)
@@ -207,7 +211,14 @@ class Choice:
         return core_schema.no_info_plain_validator_function(self.pick)
 
     def __get_pydantic_json_schema__(self, schema: Any, handler: GetJsonSchemaHandler) -> dict[str, Any]:
-        return {"anyOf": [{"enum": list(registered(self.kind))}, *self._object_schemas()]}
+        names = {"enum": list(registered(self.kind))}
+        if self.kind in _described:  # an attack of an attack: its keys are checked when it is read
+            return {"anyOf": [names, {"type": "object", "required": ["name"]}]}
+        _described.add(self.kind)
+        try:
+            return {"anyOf": [names, *self._object_schemas()]}
+        finally:
+            _described.remove(self.kind)
 
     def _object_schemas(self) -> Iterator[dict[str, Any]]:
         for name, cls in registered(self.kind).items():

@@ -4,14 +4,20 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
-from typing import Annotated, ClassVar
+from typing import Annotated, ClassVar, Literal
 
 from torch import Tensor, nn
 
+from adamas.dice import Dice
 from adamas.registry import Choice, readable
 
 Batches = Iterable[tuple[Tensor, Tensor]]
 """Pairs of images (N, C, H, W) in [0, 1] and labels (N,)."""
+
+
+def per_image(values: Tensor, x: Tensor) -> Tensor:
+    """One value per image, (N,) or (N, 1), shaped to broadcast over the images."""
+    return values.reshape(-1, *[1] * (x.dim() - 1))
 
 
 class Threat(ABC):
@@ -28,26 +34,56 @@ class Threat(ABC):
         """The nearest image to `x_adv` that is in [0, 1] and inside the ball around `x`."""
 
     @abstractmethod
-    def sample(self, x: Tensor) -> Tensor:
+    def sample(self, x: Tensor, dice: Dice) -> Tensor:
         """A random image in the ball around each `x`, in [0, 1]."""
 
     @abstractmethod
-    def ascend(self, x: Tensor, grad: Tensor, step: float) -> Tensor:
+    def ascend(self, x: Tensor, grad: Tensor, step: float | Tensor) -> Tensor:
         """`x` moved by `step` along the steepest ascent direction of this geometry (not projected)."""
 
     @abstractmethod
     def distance(self, x_adv: Tensor, x: Tensor) -> Tensor:
         """Distance of each pair, shape (N,)."""
 
+    @abstractmethod
+    def shrink(self, delta: Tensor, radius: Tensor) -> Tensor:
+        """The nearest change of at most `radius` (N,) for every image; eps and [0, 1] do not matter here."""
+
+    @abstractmethod
+    def dual(self, grad: Tensor) -> Tensor:
+        """Dual norm of every image's gradient, (N,): how fast a linear loss rises per unit of distance."""
+
+    @abstractmethod
+    def to_plane(self, x: Tensor, w: Tensor, b: Tensor) -> Tensor:
+        """The nearest image in [0, 1] with <w, image> + b = 0, for `w` (N, ...) and `b` (N,).
+
+        Where the plane does not meet [0, 1], the corner nearest to it; pixels with a weight of 0 never move.
+        """
+
+
+Family = Literal["cross-entropy gradient", "margin-loss gradient", "minimum-norm gradient", "black-box", "transfer"]
+"""How an attack looks for images; a worst case that rests on one family alone is remarked on."""
+
 
 class Attack(ABC):
     """Finds inputs that a model gets wrong; leaves the model as it found it."""
 
     name: ClassVar[str]
+    family: ClassVar[Family]
 
     @abstractmethod
     def __call__(self, model: nn.Module, x: Tensor, y: Tensor, threat: Threat) -> Tensor:
         """Images inside the threat around `x`, same shape and dtype."""
+
+    @property
+    @abstractmethod
+    def cost(self) -> float:
+        """Passes per image that is never broken: 1 for a forward pass, 2 for a backward pass."""
+
+    @property
+    def parts(self) -> tuple[Attack, ...]:
+        """The attacks that this one stands for; one that is no mere list stands for itself."""
+        return (self,)
 
 
 class Objective(ABC):

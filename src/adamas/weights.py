@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from copy import deepcopy
 from typing import Any
 
+import torch
 from torch import nn
 from torch.nn.utils import parametrize
 
@@ -59,3 +61,16 @@ def weight_bits(module: nn.Module, name: str) -> int:
     """Bits per value of a parametrized tensor: the least that any of its parametrizations states as `bits`, else 32."""
     stated = (getattr(parametrization, "bits", 32) for parametrization in module.parametrizations[name])  # type: ignore[index]
     return min(stated, default=32)
+
+
+def model_fingerprint(model: nn.Module) -> str:
+    """Content id of a model's structure and values."""
+    digest = hashlib.blake2b(repr(model).encode(), digest_size=16)
+    for name, tensor in model.state_dict().items():
+        digest.update(name.encode())
+        digest.update(
+            tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes()
+            if tensor.dim()
+            else repr(tensor.item()).encode()
+        )
+    return digest.hexdigest()

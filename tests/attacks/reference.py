@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from adamas.dice import Dice
 from tests.helpers import Linear
 
 TWO_PIXELS = Linear([[1.0, -2.0], [-1.0, 2.0]])  # for label 0 the loss rises along (-1, 2), for label 1 along (1, -2)
@@ -38,7 +39,7 @@ def assert_follows(attack, threat, *, steps: int, step: float, random_start: boo
     """The attack gives what the reference gives, on random weights and images."""
     model, x, y = Linear(torch.randn(4, 6)), torch.rand(9, 1, 2, 3), torch.arange(9) % 4
     torch.manual_seed(5)
-    start = threat.sample(x) if random_start else x
+    start = threat.sample(x, Dice(x)) if random_start else x
     torch.manual_seed(5)
     expected = climbed(model, x, y, start, norm=threat.name, eps=threat.eps, steps=steps, step=step)
     np.testing.assert_allclose(attack(model, x, y, threat).flatten(1).numpy(), expected, atol=2e-6)

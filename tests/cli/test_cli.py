@@ -49,13 +49,49 @@ def test_single_steps_follow_one_another(trained: Path) -> None:
     adamas("compress", "runs/net", "filters", "keep=0.5", "--out", "runs/half", cwd=trained)
     adamas("finetune", "runs/half", "epochs=1", "objective.attack.steps=2", "--out", "runs/tuned", cwd=trained)
     adamas("compress", "runs/tuned", "ptq", "--out", "runs/int8", cwd=trained)
-    assert "worst case" in adamas("evaluate", "runs/int8", "fgsm", "pgd", "--n", "20", cwd=trained)
     assert "pgd(steps=3)" in adamas("attack", "runs/int8", "pgd", "steps=3", "--n", "20", cwd=trained)
     assert "model.int8.onnx" in adamas("export", "runs/int8", "--out", "exported", cwd=trained)
     assert (trained / "exported" / "model.int8.onnx").exists()
     assert "report: both.html" in adamas("report", "runs/net", "runs/int8", "--out", "both.html", cwd=trained)
     stages = json.loads((trained / "runs/int8/card.json").read_text())["stages"]
     assert [stage["stage"].split(",")[0] for stage in stages] == ["natural", "filters", "adversarial", "ptq"]
+
+
+def test_evaluate_audit_and_curve_of_an_artifact_and_of_its_file(trained: Path) -> None:
+    adamas("compress", "runs/net", "ptq", "--out", "runs/audited", cwd=trained)
+    file = "runs/audited/model.int8.onnx"
+    printed = adamas(
+        "evaluate", "runs/audited", "-a", "fgsm", "-a", "pgd", "round=true", "-n", "20", "--out", "e.json", cwd=trained
+    )
+    assert "model.int8.onnx: clean" in printed and "n = 20, seed 0" in printed
+    figures = json.loads((trained / "e.json").read_text())
+    assert figures["settings"]["round"] is True and [a["attack"] for a in figures["attacks"]] == ["fgsm", "pgd"]
+    printed = adamas(
+        "audit", file, "--data", "digits", "-a", "fgsm", "--queries", "5", "--from", "runs/net", "-n", "20", cwd=trained
+    )
+    for part in (
+        "sha256",
+        "on ONNX Runtime 1.",
+        "pgd on runs/net",
+        "square(queries=5) on model.int8.onnx",
+        "differentiable twin",
+    ):
+        assert part in " ".join(printed.split()), part
+    assert "pgd on the trained model" in adamas(
+        "audit", "runs/audited", "-a", "fgsm", "--queries", "5", "-n", "10", cwd=trained
+    )
+    printed = adamas("curve", file, "steps=10", "--data", "digits", "-n", "20", "--at", "4/255", "--out", "c.svg", cwd=trained)
+    assert "median distance" in printed and (trained / "c.svg").exists()
+
+
+def test_an_evaluation_is_split_and_merged(trained: Path) -> None:
+    command = ["evaluate", "runs/net", "-a", "fgsm", "chunk=10", "--state", "state"]
+    assert "n = 20" in adamas(*command, "--part", "2/2", cwd=trained)
+    assert "n = 10" in adamas(*command, "--part", "1/2", cwd=trained)
+    assert "n = 30" in adamas(*command, cwd=trained)
+    assert (trained / "state/outcomes.json").exists()
+    sentence = "expected the state of this evaluation, got another's"
+    assert sentence in " ".join(adamas(*command, "--eps", "0.2", cwd=trained, code=1).split())
 
 
 def test_show_and_run_a_recipe_with_overrides(tmp_path: Path) -> None:
@@ -93,6 +129,10 @@ def test_all_mistakes_of_a_recipe_at_once(tmp_path: Path) -> None:
     [
         (["run", "nowhere.yaml"], "expected a recipe file, there is no nowhere.yaml"),
         (["evaluate", "nowhere"], "expected an artifact directory"),
+        (["evaluate", "x.onnx"], "expected --data, the test images to attack the file on"),
+        (["audit", "x.onnx", "--data", "digits"], "expected an ONNX file, there is none at x.onnx"),
+        (["curve", "nowhere", "--eps", "8"], "expected an artifact directory"),
+        (["audit", "x.onnx", "--data", "digits", "--eps", "8"], "did you mean 8/255?"),
         (["train", "--data", "digit"], "did you mean 'digits'"),
         (["train", "--data", "mnist", "--data-dir", "."], "MNIST"),
         (["train", "stages.0.fit.epochs"], "expected an override like"),

@@ -11,22 +11,27 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from adamas.attacks.crafting import Craft
+from adamas.attacks.crafting import Craft, Terms, crafting
+from adamas.attacks.losses import cross_entropy, margin
 from adamas.errors import AdamasError
-from adamas.evaluate import check_inside
+from adamas.panel import check_inside
 from adamas.registry import registered
-from adamas.roles import Attack, Threat
-from adamas.threat import L2, Linf
+from adamas.roles import Attack, Family, Threat
+from adamas.threat import L1, L2, Linf
 from adamas.weights import effective_weights
 from tests.helpers import Counting, SmallNet, accuracy, first_batch, quick
 
-THREATS = {"linf": Linf(eps=0.1), "l2": L2(eps=1.0)}
+THREATS = {"linf": Linf(eps=0.1), "l2": L2(eps=1.0), "l1": L1(eps=6.0)}
+
+
+EASED: dict[str, dict[str, Any]] = {"cw_linf_adam": {"lr": 0.01}}
+"""Settings of attacks that are too weak by default to hurt in the few steps of a test."""
 
 
 def variants(name: str) -> list[tuple[str, dict[str, Any]]]:
     """An attack as it is by default and, if it can, crafting in train mode."""
     modes = get_args(Craft) if any(field.name == "craft" for field in fields(registered("attack")[name])) else ()
-    return [(f"{name}-{mode}", {"craft": mode}) for mode in modes] or [(name, {})]
+    return [(f"{name}-{mode}", {"craft": mode}) for mode in modes] or [(name, EASED.get(name, {}))]
 
 
 ATTACKS = {
@@ -78,13 +83,14 @@ def test_the_result_is_inside_the_threat_and_hurts(case):
     assert accuracy(case.model, x_adv, case.y) < accuracy(case.model, case.x, case.y) - 0.1
 
 
-def test_the_loss_rises_on_nearly_every_image(case):
-    def loss(x: Tensor) -> Tensor:
-        return F.cross_entropy(case.model(x), case.y, reduction="none").detach()
-
-    risen = (loss(case.craft()) >= loss(case.x) - 1e-4).float().mean()
+def test_nearly_every_image_is_broken_or_nearer_to_it(case):
+    """By the cross-entropy or by the margin: attacks climb one or the other."""
+    x_adv = case.craft()
+    before, after = case.model(case.x).detach(), case.model(x_adv).detach()
+    risen = torch.stack([loss(after, case.y) >= loss(before, case.y) - 1e-4 for loss in (cross_entropy, margin)]).any(0)
+    risen = (risen | (after.argmax(1) != case.y)).float().mean()
     same_model = getattr(case.attack, "craft", "eval") == "eval"  # in train mode another network is attacked than measured
-    assert risen >= (0.99 if same_model else 0.9)
+    assert risen >= (0.97 if same_model else 0.9)
 
 
 def test_the_model_is_left_as_found(case):
@@ -125,6 +131,43 @@ def test_equal_seeds_craft_equal_images_and_random_starts_differ(case):
     assert torch.equal(first, second)
     if getattr(case.attack, "random_start", False):
         assert not torch.equal(first, third)
+
+
+def test_an_image_fares_the_same_in_any_order_and_batch(case):
+    def craft(rows: Tensor) -> Tensor:
+        torch.manual_seed(3)
+        return case.attack(case.model, case.x[rows], case.y[rows], case.threat)
+
+    if getattr(case.attack, "craft", "eval") == "train":
+        pytest.skip("in train mode the batch is part of the model")
+    together, order = craft(torch.arange(48)), torch.arange(47, -1, -1)
+    same = (craft(order)[order] - together).flatten(1).abs().amax(1) < 1e-4
+    some = torch.tensor([40, 3, 17, 21, 8])
+    same_alone = (craft(some) - together[some]).flatten(1).abs().amax(1) < 1e-4
+    assert same.float().mean() > 0.95 and same_alone.sum() >= 4  # sums of floats may turn a sign here and there
+
+
+def test_under_evaluation_leaving_broken_images_alone_loses_nothing(case):
+    if getattr(case.attack, "craft", "eval") == "train":
+        pytest.skip("in train mode another network is attacked than measured")
+
+    def broken(active: bool) -> Tensor:
+        torch.manual_seed(3)
+        with crafting(case.model, terms=Terms(search=True, active=active)) as victim:
+            x_adv = case.attack(victim, case.x, case.y, case.threat)
+        check_inside(case.attack, x_adv, case.x, case.threat)
+        return case.model(x_adv).argmax(1) != case.y
+
+    lost = (broken(active=False) & ~broken(active=True)).sum()
+    assert lost <= 1  # one image in 48 for the rounding of floats
+
+
+def test_the_cost_bounds_the_passes_and_the_family_is_a_known_one(case):
+    passes = []
+    with crafting(case.model, terms=Terms(tick=passes.append)) as victim:
+        case.attack(victim, case.x, case.y, case.threat)
+    assert sum(passes) / len(case.x) <= case.attack.cost * 1.05 + 3
+    assert case.attack.family in get_args(Family)
 
 
 @pytest.mark.parametrize("size", [1, 3])

@@ -9,7 +9,7 @@ from onnx import TensorProto, helper
 from torch import nn
 
 from adamas.deploy.export import export_onnx
-from adamas.deploy.runtime import OnnxModel
+from adamas.deploy.runtime import OnnxModel, read_model
 from adamas.errors import AdamasError
 
 
@@ -49,10 +49,10 @@ def test_missing_and_broken_files_are_named(tmp_path, file):
     with pytest.raises(AdamasError, match=r"expected an ONNX file, there is none at .*no\.onnx"):
         OnnxModel(tmp_path / "no.onnx")
     (tmp_path / "text.onnx").write_text("not a model")
-    with pytest.raises(AdamasError, match=r"text\.onnx: expected an ONNX model that ONNX Runtime can run, got DecodeError"):
+    with pytest.raises(AdamasError, match=r"text\.onnx: expected an ONNX model, got DecodeError"):
         OnnxModel(tmp_path / "text.onnx")
     (tmp_path / "cut.onnx").write_bytes(file[1].read_bytes()[:-20])
-    with pytest.raises(AdamasError, match=r"cut\.onnx: expected an ONNX model that ONNX Runtime can run"):
+    with pytest.raises(AdamasError, match=r"cut\.onnx: expected an ONNX model, got DecodeError"):
         OnnxModel(tmp_path / "cut.onnx")
 
 
@@ -73,3 +73,36 @@ def test_weights_in_other_files_are_refused(tmp_path):
         AdamasError, match=r"split\.onnx: expected one self-contained file, got weights kept in other files: 1\.weight"
     ):
         OnnxModel(tmp_path / "split.onnx")
+
+
+def test_constants_and_inner_graphs_in_other_files_are_refused(tmp_path):
+    proto = onnx.load(handmade(tmp_path / "model.onnx", 4))
+    secret = helper.make_tensor("secret", TensorProto.FLOAT, [1], [0.0])
+    secret.ClearField("float_data")
+    secret.data_location = TensorProto.EXTERNAL
+    secret.external_data.add(key="location", value="elsewhere.bin")
+    constant = helper.make_node("Constant", [], ["c"], value=secret)
+    inner = helper.make_graph([constant], "inner", [], [helper.make_tensor_value_info("c", TensorProto.FLOAT, [1])])
+    for node in (constant, helper.make_node("If", ["x"], ["d"], then_branch=inner, else_branch=inner)):
+        altered = onnx.ModelProto.FromString(proto.SerializeToString())
+        altered.graph.node.append(node)
+        (tmp_path / "altered.onnx").write_bytes(altered.SerializeToString())
+        with pytest.raises(AdamasError, match=r"altered\.onnx: .* got weights kept in other files: secret"):
+            read_model(tmp_path / "altered.onnx")
+
+
+def test_what_onnx_runtime_cannot_run_is_named(tmp_path):
+    proto = onnx.load(handmade(tmp_path / "model.onnx", 4))
+    proto.graph.node[0].op_type = "Unheard"
+    (tmp_path / "odd.onnx").write_bytes(proto.SerializeToString())
+    with pytest.raises(AdamasError, match=r"odd\.onnx: expected an ONNX model that ONNX Runtime can run, got .*Unheard"):
+        OnnxModel(tmp_path / "odd.onnx")
+
+
+def test_files_for_one_number_of_images_run_any(tmp_path):
+    proto = onnx.load(handmade(tmp_path / "model.onnx", 4))
+    for value in (proto.graph.input[0], proto.graph.output[0]):
+        value.type.tensor_type.shape.dim[0].dim_value = 3
+    onnx.save(proto, tmp_path / "three.onnx")
+    x, runtime = torch.rand(7, 2, 2, 2), OnnxModel(tmp_path / "three.onnx")
+    assert all(torch.equal(runtime(x[:n]), x[:n]) for n in (1, 3, 4, 7))

@@ -15,6 +15,7 @@ from adamas.evaluate import AttackResult, Evaluation, Rate, Verdict
 from adamas.files import write_json
 from adamas.recipe import Recipe
 from adamas.registry import parse, plain
+from adamas.roles import Family
 
 FP32, INT8 = "model.fp32.onnx", "model.int8.onnx"
 
@@ -93,20 +94,23 @@ def card(spec: Spec, weights: Path) -> dict[str, Any]:
     }
 
 
+FAMILY: dict[str, Family] = {"square": "black-box"}
+
+
 def evaluation(spec: Spec) -> dict[str, Any]:
     files = [FP32, INT8] if spec.int8 else [FP32]
 
     def rate(right: int | None, otherwise: int) -> Rate:
         return Rate.of(otherwise if right is None else right, spec.test)
 
-    shipped = Verdict(rate(spec.shipped_clean, spec.clean), rate(spec.shipped_worst, spec.worst))
+    shipped = Verdict(rate(spec.shipped_clean, spec.clean), [], rate(spec.shipped_worst, spec.worst))
     standing = [spec.clean, *(spec.clean if spec.exhaustive else left for _, left in spec.attacks)]
     measured = Evaluation(
         threat=f"linf(eps={spec.eps})",
         seed=spec.seed,
         clean=Rate.of(spec.clean, spec.test),
         attacks=[
-            AttackResult(name, tried, tried - left, Rate.of(left, spec.test), 3.25)
+            AttackResult(name, FAMILY.get(name, "cross-entropy gradient"), tried, tried - left, Rate.of(left, spec.test), 3.25)
             for (name, left), tried in zip(spec.attacks, standing, strict=False)
         ],
         worst_case=Rate.of(spec.worst, spec.test),

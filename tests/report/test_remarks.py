@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from adamas.report.remarks import family, findings, headline, remarks
+from adamas.report.remarks import findings, headline, remarks
 from adamas.report.rows import rows
 
 TWO = (("pgd(steps=50)", 600), ("cw", 600), ("square", 600))
@@ -84,20 +84,6 @@ def test_rows_with_the_same_gap_share_a_remark(make: Any) -> None:
 def test_no_attack_is_an_alarm(make: Any) -> None:
     [remark, *_] = findings(rows([make(name="x", attacks=())]))
     assert remark.alarm and remark.text == "The worst case of x is plain clean accuracy: no attack was run."
-
-
-@pytest.mark.parametrize(
-    ("attack", "kind"),
-    [
-        ("fgsm", "cross-entropy gradient"),
-        ("pgd(steps=50, restarts=5)", "cross-entropy gradient"),
-        ("pgd(loss=margin)", "margin-loss gradient"),
-        ("square(queries=500)", "black-box"),
-        ("mine", "mine"),
-    ],
-)
-def test_families(attack: str, kind: str) -> None:
-    assert family(attack) == kind
 
 
 def test_rows_that_do_not_compare_are_named(make: Any) -> None:

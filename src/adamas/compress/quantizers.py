@@ -87,7 +87,7 @@ class QuantizedBias(nn.Module):
         return _Round.apply(bias, weight.unit * inputs.grid()[0])  # type: ignore[return-value]
 
 
-class _RoundClamp(Function):
+class RoundClamp(Function):
     """The nearest of the levels first..last times scale; the gradient passes where x rounds to one of them."""
 
     @staticmethod
@@ -141,7 +141,7 @@ class ActivationQuantizer(nn.Module):
         if self.training and self.momentum is not None and self.moving:
             self._move(x.detach(), self.momentum)
         scale, zero = self.grid()
-        return _RoundClamp.apply(x, scale, -zero, self.last - zero)  # type: ignore[return-value]
+        return RoundClamp.apply(x, scale, -zero, self.last - zero)  # type: ignore[return-value]
 
     def _move(self, x: Tensor, momentum: float) -> None:
         low, high = x.aminmax()

@@ -135,7 +135,7 @@ def divide(name: str, train: Images, test: Images, classes: tuple[str, ...], spl
         train=train[order[held_out:used]],
         validation=train[order[:held_out]],
         test=test[: split.test] if split.test else test,
-        fingerprint=_fingerprint(train, test),
+        fingerprint=fingerprint(train, test),
     )
 
 
@@ -155,7 +155,8 @@ def _check(name: str, part: str, images: Images, classes: int) -> None:
         )
 
 
-def _fingerprint(*parts: Images) -> str:
+def fingerprint(*parts: Images) -> str:
+    """Content id of images and their labels."""
     digest = hashlib.blake2b(digest_size=16)
     for images in parts:
         digest.update(images.pixels.contiguous().numpy().tobytes())

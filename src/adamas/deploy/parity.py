@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from adamas.data import Images
+from adamas.device import device_of
 from adamas.errors import AdamasError
 from adamas.graph import modes_kept
 
@@ -29,7 +30,7 @@ def parity(model: nn.Module, runtime: nn.Module, images: Images, batch_size: int
     """
     if not len(images):
         raise AdamasError("expected images to compare the exported file on, got none")
-    device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
+    device = device_of(model)
     agree, largest = 0, 0.0
     with modes_kept(model):
         model.eval()

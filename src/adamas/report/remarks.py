@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections import defaultdict
 from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass
@@ -15,12 +14,6 @@ from adamas.report.text import listed, ms, percent, size
 Figure = Literal["clean", "worst_case", "shipped_worst_case", "agreement", "latency", ""]
 SURE, PARITY, SHIPPED, SAME_SPEED = 0.03, 0.995, 0.005, 1.05
 """Half an interval, agreement, difference in worst case and ratio of latencies from which on a remark is made."""
-FAMILIES = {
-    "cross-entropy gradient": r"fgsm|ifgsm|pgd|.*_ce",
-    "margin-loss gradient": r"cw|deepfool|fab|apgd|.*(margin|dlr).*",
-    "black-box": r"square|transfer|spsa|nes|boundary|random|noise|corruptions",
-}
-"""Families of attacks by the attack's name; any other attack is a family of its own."""
 
 
 @dataclass(frozen=True)
@@ -110,24 +103,16 @@ def _latency(row: Row) -> Iterator[Remark]:
 
 def _families(rows: Sequence[Row]) -> Iterator[Remark]:
     """Rows whose worst case rests on one family of attacks, or on none."""
-    for attacks, group in _by(rows, [tuple(row.attacks) for row in rows]):
-        run = {family(attack) for attack in attacks}
+    for (attacks, families), group in _by(rows, [(tuple(row.attacks), row.families) for row in rows]):
+        run = set(families)
         if len(run) == 1:
-            missing = [name for name in FAMILIES if name not in run]
+            missing = [name for name in ("cross-entropy gradient", "margin-loss gradient", "black-box") if name not in run]
             text = f"rests on {'one attack' if len(attacks) == 1 else 'one family of attacks'} ({', '.join(attacks)}); "
             text += f"no {' and no '.join(missing)} attack was run, and a stronger attack can only lower it."
             yield Remark(group, "worst_case", f"{_whose(group, rows, 'worst case')} {text}")
         elif not run:
             text = "is plain clean accuracy: no attack was run."
             yield Remark(group, "worst_case", f"{_whose(group, rows, 'worst case')} {text}", alarm=True)
-
-
-def family(attack: str) -> str:
-    """The family of an attack given by its label; settings such as `loss=margin` count."""
-    name = attack.partition("(")[0]
-    if re.search("margin|dlr", attack):
-        return "margin-loss gradient"
-    return next((kind for kind, names in FAMILIES.items() if re.fullmatch(names, name)), name)
 
 
 def _certainty(rows: Sequence[Row]) -> Iterator[Remark]:

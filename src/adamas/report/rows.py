@@ -49,7 +49,7 @@ class Share:
 class Row:
     """What a table needs of one recipe; shares in [0, 1], sizes in bytes, latency in milliseconds (p50, one image, by file).
 
-    `attacks`: what each attack left by its label; after all attacks before it, unless `exhaustive`.
+    `attacks`: what each attack left by its label; after all attacks before it, unless `exhaustive`; `families` of the same.
     `agreement`: the lowest over seeds, of the shipped file with the network it was made from.
     """
 
@@ -67,6 +67,7 @@ class Row:
     bytes_on_disk: dict[str, int]
     clean: Share
     attacks: dict[str, Share]
+    families: tuple[str, ...]
     worst_case: Share
     shipped_clean: Share
     shipped_worst_case: Share
@@ -157,6 +158,7 @@ def _row(runs: tuple[Run, ...]) -> Row:
         bytes_on_disk={file: mean(lambda e, file=file: e["bytes_on_disk"][file]) for file in first["bytes_on_disk"]},
         clean=share(lambda e: e["clean"]),
         attacks={a["attack"]: share(lambda e, i=i: e["attacks"][i]["accuracy"]) for i, a in enumerate(first["attacks"])},
+        families=tuple(attack["family"] for attack in first["attacks"]),
         worst_case=share(lambda e: e["worst_case"]),
         shipped_clean=share(lambda e: e["judged"][shipped]["clean"]),
         shipped_worst_case=share(lambda e: e["judged"][shipped]["worst_case"]),
