@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from adamas.weights import bake, effective_weights, weight_bits
+from adamas.weights import bake, effective_weights, model_fingerprint, weight_bits
 from tests.helpers import Counting, SmallNet
 
 
@@ -80,3 +80,16 @@ def test_bits_are_the_fewest_that_a_parametrization_states():
     parametrize.register_parametrization(layer, "weight", Doubled(bits=4))
     parametrize.register_parametrization(layer, "weight", Doubled(bits=8))
     assert weight_bits(layer, "weight") == 4
+
+
+def test_a_fingerprint_tells_values_apart_and_no_memory_layouts():
+    model = nn.Sequential(nn.Conv2d(1, 3, 3), nn.Conv2d(3, 2, 1))
+    model.register_buffer("mean", torch.rand(1, 3, 1, 1))  # in either layout it counts as contiguous, with other strides
+    before = model_fingerprint(model)
+    model.to(memory_format=torch.channels_last)
+    assert model_fingerprint(model) == before
+    model.to(memory_format=torch.contiguous_format)
+    assert model_fingerprint(model) == before
+    with torch.no_grad():
+        model[1].weight[0, 0] += 1e-6
+    assert model_fingerprint(model) != before

@@ -3,14 +3,29 @@
 import adamas.waiting  # noqa: F401  (before torch is imported)
 from adamas import data
 from adamas.artifact import Artifact
+from adamas.attacks.apgd import APGD
+from adamas.attacks.apgd_targeted import APGDT
+from adamas.attacks.autoattack import AutoAttack, Screen
+from adamas.attacks.carlini_wagner import CarliniWagner
+from adamas.attacks.deepfool import DeepFool
+from adamas.attacks.eot import EOT
+from adamas.attacks.fab import FAB
 from adamas.attacks.fgsm import FGSM
+from adamas.attacks.fmn import FMN
 from adamas.attacks.ifgsm import IFGSM
 from adamas.attacks.pgd import PGD
+from adamas.attacks.square import Square
+from adamas.attacks.transfer import Transfer
+from adamas.attacks.wrm import WRM
+from adamas.audit import Audit, audit
 from adamas.compress.filters import Filters
 from adamas.compress.magnitude import Magnitude
 from adamas.compress.ptq import PTQ
 from adamas.compress.qat import QAT
 from adamas.cost import cost
+from adamas.curve import security_curve
+from adamas.deploy.runtime import OnnxModel
+from adamas.deploy.twin import twin
 from adamas.errors import AdamasError
 from adamas.evaluate import Evaluate, Evaluation, evaluate
 from adamas.fit import Fit, fit
@@ -23,22 +38,33 @@ from adamas.report.html import write_report
 from adamas.roles import Attack, Compressor, Objective, Threat
 from adamas.shortcuts import explicit_shortcuts
 from adamas.sweep import sweep
-from adamas.threat import L2, Linf
+from adamas.threat import L1, L2, Linf
 
 __all__ = [
+    "APGD",
+    "APGDT",
+    "EOT",
+    "FAB",
     "FGSM",
+    "FMN",
     "IFGSM",
+    "L1",
     "L2",
     "MART",
     "PGD",
     "PTQ",
     "QAT",
     "TRADES",
+    "WRM",
     "AdamasError",
     "AdversarialTraining",
     "Artifact",
     "Attack",
+    "Audit",
+    "AutoAttack",
+    "CarliniWagner",
     "Compressor",
+    "DeepFool",
     "Evaluate",
     "Evaluation",
     "Filters",
@@ -47,10 +73,15 @@ __all__ = [
     "Magnitude",
     "Natural",
     "Objective",
+    "OnnxModel",
     "Recipe",
+    "Screen",
+    "Square",
     "Stage",
     "Threat",
     "TradeOff",
+    "Transfer",
+    "audit",
     "cost",
     "data",
     "evaluate",
@@ -60,6 +91,8 @@ __all__ = [
     "register",
     "run",
     "run_stage",
+    "security_curve",
     "sweep",
+    "twin",
     "write_report",
 ]

@@ -201,8 +201,9 @@ class _Work:
     def _attack(self, attack: Attack, panel: Panel) -> None:
         """Craft and score; in low precision try again in fp32 what was found but does not hold there."""
         rows = panel.begin(attack, self.settings.exhaustive)
-        self.advance(self._note(attack, panel), 0)
-        planned = attack.cost * len(panel.y) * self.settings.samples
+        price = attack.cost * self.settings.samples
+        planned = price * len(rows)
+        self.advance(self._note(attack, panel), price * (len(panel.y) - len(rows)))
         precisions: list[Precision] = ["fp32"] if self.settings.precision == "fp32" else ["bf16", "fp32"]
         for precision in precisions:
             doubted = torch.zeros(len(panel.y), dtype=torch.bool, device=self.device)

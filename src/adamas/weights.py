@@ -69,7 +69,7 @@ def model_fingerprint(model: nn.Module) -> str:
     for name, tensor in model.state_dict().items():
         digest.update(name.encode())
         digest.update(
-            tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes()
+            tensor.detach().cpu().clone(memory_format=torch.contiguous_format).view(torch.uint8).numpy().tobytes()
             if tensor.dim()
             else repr(tensor.item()).encode()
         )

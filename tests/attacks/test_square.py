@@ -203,7 +203,7 @@ def test_an_exported_file_can_be_attacked(trained, digits, tmp_path):
 def test_l1_is_refused():
     with pytest.raises(AdamasError) as error:
         Square()(SmallNet(), torch.rand(1, 1, 8, 8), torch.tensor([0]), L1(eps=2.0))
-    assert str(error.value) == "attack square: expected the threat linf or l2, got l1(eps=2.0); for l1 use a gradient attack"
+    assert str(error.value) == "attack square: expected the threat linf or l2, got l1(eps=2.0); use a gradient attack for it"
 
 
 @pytest.mark.parametrize("values", [{"queries": 0}, {"p_init": 0.0}, {"p_init": 1.5}, {"restarts": 0}, {"loss": "dlr"}])

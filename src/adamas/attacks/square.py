@@ -43,7 +43,7 @@ class Square(Attack):
 
     def __call__(self, model: nn.Module, x: Tensor, y: Tensor, threat: Threat) -> Tensor:
         if threat.name not in SQUARES:
-            raise AdamasError(f"attack square: expected the threat linf or l2, got {threat}; for l1 use a gradient attack")
+            raise AdamasError(f"attack square: expected the threat linf or l2, got {threat}; use a gradient attack for it")
         dice = Dice(x)
         with crafting(model) as victim:
             search, logits = victim.search(x, y), victim.logits(x)

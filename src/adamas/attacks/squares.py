@@ -101,7 +101,7 @@ def tiles(x: Tensor, dice: Dice) -> Tensor:
 def move_mass(best: Tensor, x: Tensor, side: int, threat: Threat, dice: Dice) -> Tensor:
     """Empty one square of the perturbation and give its length, and what is left of eps, to bumps in another.
 
-    Source: algorithm 3.
+    Source: algorithm 3; the whole is brought to length eps before it is cut to [0, 1], as in the authors' code.
     """
     throws = dice.uniform((5 + x.shape[1],))
     to, source = windows(throws, side, x), windows(throws[:, 2:], side, x)
@@ -115,7 +115,7 @@ def move_mass(best: Tensor, x: Tensor, side: int, threat: Threat, dice: Dice) ->
     length, elsewhere = here.norm(dim=2, keepdim=True), there.norm(dim=2, keepdim=True)
     new = here / length.clamp_min(TINY) + pattern
     new *= (length**2 + elsewhere**2 + unused[:, None, None]).sqrt() / new.norm(dim=2, keepdim=True).clamp_min(TINY)
-    return threat.project(x + change.scatter_(2, to, new).view_as(x), x)
+    return threat.ascend(x, change.scatter_(2, to, new).view_as(x), threat.eps).clamp(0, 1)
 
 
 SQUARES = {
