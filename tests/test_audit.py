@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -74,7 +75,7 @@ def test_a_file_that_hides_its_gradient_falls_to_the_queries(digits, trained, tm
 
 
 def test_a_twin_that_sees_another_model_is_flagged(files, digits, monkeypatch):
-    monkeypatch.setattr("adamas.audit.twin", lambda path: SmallNet())
+    monkeypatch.setattr(import_module("adamas.audit"), "twin", lambda path: SmallNet())  # adamas.audit is the function
     found = audit(files["fp32"], digits, THREAT, QUICK)
     assert found.agreement.agreement < 0.5
     assert found.flags[0].startswith("the twin predicts ") and "of 120 images unlike the file" in found.flags[0]

@@ -156,8 +156,9 @@ def test_a_stopped_run_goes_on_where_it_was(tmp_path: Path, stop: signal.Signals
         "evaluate.attacks=[fgsm]",
     ]
     process = subprocess.Popen(
-        [*ADAMAS, *command], cwd=tmp_path, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
+        [*ADAMAS, *command], cwd=tmp_path, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's background job would ignore it
+    )  # fmt: skip
     deadline = time.monotonic() + 120
     while not list(tmp_path.glob("runs/stages/*/checkpoint.pt")) and time.monotonic() < deadline:
         time.sleep(0.02)
