@@ -30,7 +30,7 @@ def options() -> argparse.Namespace:
     parser.add_argument("--images", type=int, default=1000, help="test images per evaluation, at most")
     parser.add_argument("--data-dir", type=Path, help="evaluate a CIFAR-10 network too, trained on the first use")
     parser.add_argument("--artifact", type=Path, help="evaluate this directory of `adamas run` too")
-    parser.add_argument("--keep", type=Path, default=Path("runs/bench"), help="where weights and reference outcomes are kept")
+    parser.add_argument("--keep", type=Path, default=Path("runs/bench"), help="where weights are kept")
     return parser.parse_args()
 
 
@@ -59,7 +59,7 @@ def main() -> None:
         if "restarts" in which:
             console.print(restarts.compare(case, repeats))
         if "autoattack" in which:
-            console.print(*autoattack.compare(case, got.keep), sep="\n")
+            console.print(*autoattack.compare(case), sep="\n")
 
 
 if __name__ == "__main__":
