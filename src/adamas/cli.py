@@ -239,7 +239,8 @@ def audit_file(
     found = subject(path, dataset=data, data_dir=data_dir, n=n, norm=norm, eps=eps, seed=seed)
     if found.file is None:
         raise AdamasError(f"{path}: expected an exported file in the artifact, there is none; run `adamas export {path}` first")
-    raw = {"queries": queries, "evaluate": {"attacks": attacks} if attacks else {}}
+    raw = plain(Audit(queries=queries))
+    raw["evaluate"] |= {"attacks": attacks} if attacks else {}
     chosen = parse(Audit, recipes.changed(raw, [f"evaluate.{value}" for value in values or []]))
     others = {} if found.artifact is None else {"the trained model": found.model}
     others |= {str(other): _network(other) for other in sources or []}
