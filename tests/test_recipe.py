@@ -183,7 +183,7 @@ def test_every_mistake_of_every_row_is_told_once_and_with_its_path(recipe):
         "base.yaml: stages.7: expected a number from 0 to 2, got '7'",
         "base.yaml: stages.0: no stage is defined as 'natral'; did you mean 'natural'? Valid: natural",
         "base.yaml: datta: unknown key 'datta'; did you mean 'data'? Valid: data, deploy, ",
-        "base.yaml: model: unknown model 'cnn9'; did you mean 'cnn8'? Valid: cnn8, ",
+        "base.yaml: model: unknown model 'cnn9'; did you mean 'cnn8'? Valid: cnn4, cnn8, ",
         "base.yaml: threat.epz: unknown key 'epz'; did you mean 'eps'? Valid: eps",
         "base.yaml: stages.1.fit.objective.attack: unknown attack 'pdg'; did you mean 'pgd'? Valid: ",
         "base.yaml: stages.1.fit.epochs: input should be greater than or equal to 1, got 0",
