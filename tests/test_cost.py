@@ -7,8 +7,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
+from adamas.compress.ptq import PTQ
 from adamas.cost import Cost, cost, macs
-from adamas.models.resnet import ResNet18
+from adamas.models.resnet import ResNet18, ResNet20
+from adamas.threat import Linf
 from adamas.weights import bake
 from tests.helpers import SmallNet
 
@@ -90,3 +92,13 @@ def test_counting_leaves_the_model_as_found():
     state = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     cost(model, (1, 8, 8))
     assert model.training and all(torch.equal(tensor, state[name]) for name, tensor in model.state_dict().items())
+
+
+def test_a_fixed_selection_of_channels_is_no_parameter_even_when_quantized(digits):
+    model = ResNet20(depth=8, width=4).build((1, 8, 8), 10)
+    plain = cost(model, (1, 8, 8)).params
+    method = PTQ()
+    method.attach(model)
+    method.calibrate(model, digits.train.batches(64, seed=0), Linf())
+    folded = sum(p.numel() for name, p in model.named_parameters())
+    assert cost(model, (1, 8, 8)).params == folded < plain  # batch norms are folded, nothing is added

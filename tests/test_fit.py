@@ -23,6 +23,7 @@ from adamas.fit import Fit, fit, learning_rate, steps_per_epoch
 from adamas.models.resnet import ResNet18
 from adamas.objectives import Natural
 from adamas.registry import registered
+from adamas.roles import Compressor
 from adamas.threat import Linf
 from tests.helpers import Killed, Linear, Sealed, SmallNet, shapes_data
 
@@ -137,11 +138,13 @@ def test_a_single_image_left_over_does_not_stop_batch_norm(data):
     assert len(fit(model, replace(data, train=nine, validation=nine, test=nine), Fit(epochs=1, batch_size=8), THREAT)) == 1
 
 
-class Recorder:
+class Recorder(Compressor):
     """A compressor that writes down when it is called, and adds 100 to the loss."""
 
     def __init__(self) -> None:
         self.calls: list[tuple[str, float]] = []
+
+    def attach(self, model: nn.Module) -> None: ...
 
     def penalty(self, model: nn.Module, progress: float) -> float:
         self.calls.append(("penalty", progress))

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from adamas.channels import ChannelGroup
-from adamas.compress.magnitude import Magnitude
+from adamas.compress.prune import Prune
 from adamas.errors import AdamasError
 from adamas.models.cnn8 import CNN8
 from adamas.models.resnet import ResNet18
@@ -275,7 +275,7 @@ def test_with_everything_held_back_the_first_reasons_are_told_and_the_model_is_u
 
 def test_parametrized_layers_are_refused_with_a_sentence():
     model = line(conv(3, 16), nn.ReLU(), conv(16, 16), nn.ReLU(), conv(16, 16), nn.ReLU(), conv(16, 16))
-    Magnitude(exclude=("[!2]",)).attach(model)
+    Prune(exclude=("[!2]",)).attach(model)
     plan = halved(model)
     assert plan.held_back == dict.fromkeys(["0", "2"], "'2' is parametrized; remove channels before, or bake it")
     assert plan.widths == {"0": (16, 16), "2": (16, 16), "4": (16, 8), "6": (16, 8)}
@@ -357,10 +357,10 @@ def test_a_plan_prints_as_a_table():
 def test_masks_and_originals_are_resized_too():
     model = CNN8(width=4).build((3, 8, 8), 10)
     halved(model)
-    Magnitude(keep=0.3).attach(model)
-    Magnitude(keep=0.3).calibrate(model, [], None)
+    Prune(keep=0.3).attach(model)
+    Prune(keep=0.3).calibrate(model, [], None)
     fresh = CNN8(width=4).build((3, 8, 8), 10)
-    Magnitude(keep=0.3).attach(fresh)
+    Prune(keep=0.3).attach(fresh)
     resize_to(fresh, model.state_dict())
     fresh.load_state_dict(model.state_dict())
     assert torch.equal(fresh(X), model(X)) and fresh[0].out_channels == 2

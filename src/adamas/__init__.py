@@ -19,7 +19,7 @@ from adamas.attacks.transfer import Transfer
 from adamas.attacks.wrm import WRM
 from adamas.audit import Audit, audit
 from adamas.compress.filters import Filters
-from adamas.compress.magnitude import Magnitude
+from adamas.compress.prune import Prune
 from adamas.compress.ptq import PTQ
 from adamas.compress.qat import QAT
 from adamas.cost import cost
@@ -70,10 +70,10 @@ __all__ = [
     "Filters",
     "Fit",
     "Linf",
-    "Magnitude",
     "Natural",
     "Objective",
     "OnnxModel",
+    "Prune",
     "Recipe",
     "Screen",
     "Square",

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import copy
 import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +14,8 @@ from torch.nn.utils import parametrize
 from torch.utils.flop_counter import FlopCounterMode
 
 from adamas.device import device_of
+from adamas.errors import AdamasError
+from adamas.graph import modes_kept
 from adamas.weights import weight_bits
 
 
@@ -53,7 +57,8 @@ def _effective_parameters(model: nn.Module) -> list[tuple[Tensor, int]]:
             continue  # originals are counted through their layer, at their effective value; the rest does not ship
         found |= {id(parameter): (parameter, 32) for parameter in module.parameters(recurse=False)}
         if parametrize.is_parametrized(module):
-            for name in module.parametrizations:  # type: ignore[union-attr]
+            steps: Any = module.parametrizations
+            for name in (name for name in steps if isinstance(steps[name].original, nn.Parameter)):  # buffers are fixed
                 found[id(module), name] = getattr(module, name), weight_bits(module, name)
     return list(found.values())
 
@@ -65,3 +70,29 @@ def macs(model: nn.Module, image_shape: tuple[int, int, int]) -> int:
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         still(example)
     return counter.get_total_flops() // 2
+
+
+def uses(model: nn.Module, layers: Mapping[str, nn.Module], example: Tensor) -> list[int]:
+    """How often every weight of each layer is multiplied for one image; `example` is one image (1, C, H, W).
+
+    Errors: a layer that the forward pass does not reach.
+    """
+    seen = dict.fromkeys(layers, 0)
+
+    def count(name: str, channels: int) -> Callable[..., None]:
+        def hook(module: nn.Module, inputs: object, output: Tensor) -> None:
+            seen[name] += output.numel() // channels
+
+        return hook
+
+    handles = [layer.register_forward_hook(count(name, len(layer.weight))) for name, layer in layers.items()]  # type: ignore[arg-type]
+    try:
+        with modes_kept(model), torch.no_grad():
+            model.eval()(example)
+    finally:
+        for handle in handles:
+            handle.remove()
+    for name, times in seen.items():
+        if not times:
+            raise AdamasError(f"expected a forward pass that reaches every pruned layer, got none through {name}; exclude it")
+    return list(seen.values())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -103,7 +104,7 @@ def fit(
     fabric = make_fabric(device, settings.precision)
     check_model(model, next(data.train.batches(2, device=next(model.parameters()).device))[0], len(data.classes))
     channels_last(model)
-    optimizer = _optimizer(model, settings)
+    optimizer = _optimizer(model, settings, () if compressor is None else compressor.undecayed(model))
     _, optimizer = fabric.setup(model, optimizer)  # moves the model; the wrapper itself forbids gradients for the input
     average = AveragedModel(model, avg_fn=_ema(settings.ema)) if settings.ema is not None else None
     state = State(model, optimizer, average)
@@ -218,12 +219,13 @@ def validation_accuracy(model: nn.Module, images: Images, settings: Fit, threat:
     return right / len(images)
 
 
-def _optimizer(model: nn.Module, settings: Fit) -> torch.optim.Optimizer:
-    """Weight decay on weights only, not on biases and norm parameters."""
+def _optimizer(model: nn.Module, settings: Fit, undecayed: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
+    """Weight decay on weights only, not on biases, norm parameters and what the compressor names."""
+    spared = {id(parameter) for parameter in undecayed}
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     groups = [
-        {"params": [p for p in trained if p.dim() > 1], "weight_decay": settings.weight_decay},
-        {"params": [p for p in trained if p.dim() <= 1], "weight_decay": 0.0},
+        {"params": [p for p in trained if p.dim() > 1 and id(p) not in spared], "weight_decay": settings.weight_decay},
+        {"params": [p for p in trained if p.dim() <= 1 or id(p) in spared], "weight_decay": 0.0},
     ]
     if settings.optimizer == "adamw":
         return torch.optim.AdamW(groups, lr=settings.lr, betas=(settings.momentum, 0.999))

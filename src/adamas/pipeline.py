@@ -170,7 +170,8 @@ def run_stage(
     if stage.compress is not None:
         stage.compress.attach(model)
         where = next(model.parameters()).device
-        stage.compress.calibrate(model, data.train.batches(CALIBRATION_BATCH, device=where, seed=seed), threat)
+        with seeded(seed, where):
+            stage.compress.calibrate(model, data.train.batches(CALIBRATION_BATCH, device=where, seed=seed), threat)
     epochs: list[dict[str, float]] = []
     if stage.fit is not None:
         epochs = fit(

@@ -115,6 +115,10 @@ class Compressor(ABC):
     def after_step(self, model: nn.Module, progress: float) -> None:  # noqa: B027
         """Projection, dual variables, annealing; called after every optimiser step."""
 
+    def undecayed(self, model: nn.Module) -> Iterable[nn.Parameter]:
+        """Parameters that weight decay leaves alone, besides biases and norms."""
+        return ()
+
     def finish(self, model: nn.Module) -> None:  # noqa: B027
         """Settle: exact budget, frozen ranges, train-only state dropped."""
 

@@ -8,8 +8,12 @@ import pytest
 import torch
 from torch import nn
 
+from adamas.compress.prune import Prune
 from adamas.fit import Fit, fit
+from adamas.rates.learned import Learned as LearnedRates
+from adamas.rates.uniform import Uniform
 from adamas.registry import registered
+from adamas.scores.learned import Learned as LearnedScores
 from adamas.surgery import resize_to
 from adamas.threat import Linf
 from tests.helpers import Killed, SmallNet, first_batch, quick
@@ -18,9 +22,16 @@ COMPRESSORS = registered("compressor")
 THREAT = Linf(eps=0.1)
 
 
-@pytest.fixture(params=COMPRESSORS)
+LEARNED = {
+    "hydra": Prune(keep=0.5, scores=LearnedScores(), rates=Uniform()),
+    "harp": Prune(keep=0.5, scores=LearnedScores(), rates=LearnedRates(gamma=0.1)),
+}
+"""Configurations whose state is another one."""
+
+
+@pytest.fixture(params=[*COMPRESSORS, *LEARNED])
 def compressor(request):
-    return quick(COMPRESSORS[request.param])
+    return LEARNED[request.param] if request.param in LEARNED else quick(COMPRESSORS[request.param])
 
 
 @pytest.fixture

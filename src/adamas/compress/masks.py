@@ -1,0 +1,94 @@
+"""Masks on weights: fixed ones, and ones that a stage learns."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+
+class Mask(nn.Module):
+    """Multiplies a weight by a mask of the same shape, so that masked weights are zero whatever the optimiser does."""
+
+    mask: Tensor
+
+    def __init__(self, weight: Tensor):
+        super().__init__()
+        self.register_buffer("mask", torch.ones_like(weight, dtype=torch.bool))
+
+    def forward(self, weight: Tensor) -> Tensor:
+        return weight * self.mask
+
+    def right_inverse(self, weight: Tensor) -> Tensor:
+        return weight
+
+
+class LearnedRate(nn.Module):
+    """The share of a layer's weights that stays, learned through its `quota`: floor + (1 - floor) * sigmoid(quota).
+
+    `price`: what one weight costs of the budget. `pressure`: weight of the hardware loss, the same in all layers.
+    Source: HARP, equation of the compression rate; starts are clipped to .99 of its range as in the authors' code.
+    """
+
+    pressure: Tensor
+
+    def __init__(self, rate: float, floor: float, price: int):
+        super().__init__()
+        self.floor, self.price = floor, price
+        inner = torch.tensor((rate - floor) / (1 - floor)).clamp(0.01, 0.99)
+        self.quota = nn.Parameter(inner.logit())
+        self.register_buffer("pressure", torch.tensor(0.0))
+
+    def forward(self) -> Tensor:
+        return self.floor + (1 - self.floor) * self.quota.sigmoid()
+
+
+class LearnedMask(Mask):
+    """Keeps the weights that rank highest, as many as `count` or a learned rate says; gradients pass straight through.
+
+    Where the scores are `trained`, their absolute values rank. `still`: parameters that do not train meanwhile.
+    """
+
+    def __init__(self, scores: Tensor, count: int, rate: LearnedRate | None, trained: bool, still: tuple[nn.Parameter, ...]):
+        super().__init__(scores)
+        self.scores, self.count, self.rate, self.still = nn.Parameter(scores, trained), count, rate, still
+
+    @property
+    def ranking(self) -> Tensor:
+        """What decides which weights stay."""
+        return self.scores.abs() if self.scores.requires_grad else self.scores
+
+    def forward(self, weight: Tensor) -> Tensor:
+        if self.rate is None:
+            return weight * _Highest.apply(self.ranking, None, self.count)
+        rate = self.rate()
+        return weight * _Highest.apply(self.ranking, rate, kept(float(rate.detach()), weight.numel()))
+
+
+class _Highest(torch.autograd.Function):
+    """1 for the `count` that rank highest, else 0; every rank gets the gradient of its entry, the rate their sum.
+
+    Source: Sehwag et al. 2020, section 3; HARP, which takes the derivative of a mask by its rate as 1 everywhere.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, ranking: Tensor, rate: Tensor | None, count: int) -> Tensor:
+        return highest(ranking, count).to(ranking.dtype)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Any:
+        (grad,) = grads
+        return grad, grad.sum() if ctx.needs_input_grad[1] else None, None
+
+
+def kept(rate: float, size: int) -> int:
+    """Weights that stay of a layer of so many, at least one."""
+    return max(1, size - int((1 - rate) * size))
+
+
+def highest(scores: Tensor, count: int) -> Tensor:
+    """A boolean mask of exactly the `count` highest scores."""
+    mask = torch.zeros(scores.numel(), dtype=torch.bool, device=scores.device)
+    mask[scores.flatten().topk(count, sorted=False).indices] = True
+    return mask.view_as(scores)

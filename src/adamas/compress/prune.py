@@ -1,0 +1,167 @@
+"""Unstructured pruning: any scores, any rates, an exact budget, and masks that a stage may learn."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import parametrize
+
+from adamas.compress.budget import exact
+from adamas.compress.masks import LearnedMask, LearnedRate, Mask, highest, kept
+from adamas.cost import uses
+from adamas.errors import AdamasError
+from adamas.rates import AnyRates
+from adamas.rates.globally import Global
+from adamas.rates.learned import Learned as LearnedRates
+from adamas.registry import Share, register
+from adamas.roles import Batches, Compressor, Threat
+from adamas.scores import AnyScores
+from adamas.scores.magnitude import Magnitude
+from adamas.surgery import weight_layers
+
+OVERSHOOT = 0.02
+"""Share of the budget by which learned rates may exceed it before they are brought to it exactly."""
+
+
+@register("compressor", "prune")
+class Prune(Compressor):
+    """Sets the weights of lowest score in convolutions and linear layers to zero and keeps them there.
+
+    `keep`: the share of the budget that stays, counted in weights or in multiply-accumulates, met exactly (to one weight).
+    `scores` rank the weights of a layer, `rates` divide the budget among layers; where either is learned the stage needs a
+    fit: it trains them and the norms while the weights stand still, and ends with a fixed mask. `exclude` names layers left
+    dense, as names or patterns. Biases and norms are not pruned. `faithful`: weight decay acts on scores and rates too.
+
+    HYDRA is learned scores at uniform rates, HARP learned scores at learned rates, LWM magnitudes at uniform rates.
+    Source: Sehwag et al. 2020; HARP; Blalock et al. 2020. Deviation: the budget is exact, and a stage whose learned rates
+    exceed it fails instead of shipping more.
+    """
+
+    keep: Share = 0.1
+    scores: AnyScores = Magnitude()
+    rates: AnyRates = Global()
+    budget: Literal["weights", "macs"] = "weights"
+    exclude: tuple[str, ...] = ()
+    faithful: bool = False
+
+    def attach(self, model: nn.Module) -> None:
+        layers = [layer for layer in weight_layers(model, self.exclude).values() if _trains(layer)]
+        if not layers:
+            raise AdamasError("prune: expected at least one convolution or linear layer to prune, got none")
+        for layer in layers:
+            parametrize.register_parametrization(layer, "weight", Mask(layer.weight))
+
+    def calibrate(self, model: nn.Module, batches: Batches, threat: Threat) -> None:
+        """Score the weights as they are now, divide the budget, set the masks; learned ones start from there."""
+        layers = self._masked(model)
+        weights = [layer.weight.detach() for layer in layers.values()]
+        found = self.scores(model, layers, batches, threat)
+        prices = self._prices(model, layers, batches)
+        shares = self.rates(weights, found, self.keep)
+        learned = self.rates if isinstance(self.rates, LearnedRates) else None
+        if learned is None:
+            counts = exact(shares, [weight.numel() for weight in weights], prices, self.keep)
+        else:
+            counts = [kept(share, weight.numel()) for share, weight in zip(shares, weights, strict=True)]
+        for layer, score, share, count, price in zip(layers.values(), found, shares, counts, prices, strict=True):
+            if self.scores.learned or learned:
+                rate = LearnedRate(share, learned.floor * self.keep, price) if learned else None
+                _swap(layer, LearnedMask(score, count, rate, self.scores.learned, _held_still(layer)))
+            else:
+                _mask_of(layer).mask.copy_(highest(score, count))
+
+    def penalty(self, model: nn.Module, progress: float) -> Tensor | float:
+        """The hardware loss of learned rates under its present weight."""
+        masks = self._learned_rates(model)
+        return masks[0].rate.pressure * self._excess(masks).clamp_min(0) if masks else 0.0
+
+    @torch.no_grad()
+    def after_step(self, model: nn.Module, progress: float) -> None:
+        """The weight of the hardware loss grows while the budget is exceeded."""
+        masks = self._learned_rates(model)
+        if masks:
+            growth = self.rates.gamma * (self._excess(masks) > 0)  # type: ignore[attr-defined]
+            for mask in masks:
+                mask.rate.pressure += growth
+
+    def undecayed(self, model: nn.Module) -> Iterable[nn.Parameter]:
+        return [] if self.faithful else [p for mask in self._learned(model).values() for p in mask.parameters()]
+
+    @torch.no_grad()
+    def finish(self, model: nn.Module) -> None:
+        """Fix the masks that were learned, at exactly the budget, and let the weights train again."""
+        learned = self._learned(model)
+        masks = list(learned.values())
+        counts = [mask.count for mask in masks]
+        if rated := self._learned_rates(model):
+            excess = float(self._excess(rated))
+            if excess > OVERSHOOT:
+                raise AdamasError(
+                    f"keep: expected learned rates to meet the budget of {self.keep:g}, got {self.keep * (1 + excess):.3g}; "
+                    "give the stage more epochs or the rates a larger gamma"
+                )
+            rates = [float(mask.rate()) for mask in rated]
+            counts = exact(rates, [mask.mask.numel() for mask in rated], [mask.rate.price for mask in rated], self.keep)
+        for (name, mask), count in zip(learned.items(), counts, strict=True):
+            fixed = Mask(mask.scores)
+            fixed.mask.copy_(highest(mask.ranking, count))
+            _swap(model.get_submodule(name), fixed)
+            for parameter in mask.still:
+                parameter.requires_grad_(True)
+
+    def _learned(self, model: nn.Module) -> dict[str, Any]:
+        masks = {name: _mask_of(layer) for name, layer in self._masked(model).items()}
+        return {name: mask for name, mask in masks.items() if isinstance(mask, LearnedMask)}
+
+    def _masked(self, model: nn.Module) -> dict[str, Any]:
+        """The layers that `attach` gave a mask."""
+        return {name: layer for name, layer in weight_layers(model, self.exclude).items() if _masks(layer)}
+
+    def _learned_rates(self, model: nn.Module) -> list[Any]:
+        return [mask for mask in self._learned(model).values() if mask.rate is not None]
+
+    def _excess(self, masks: list[Any]) -> Tensor:
+        """Cost over budget, less one."""
+        spent = torch.stack([mask.rate() * (mask.mask.numel() * mask.rate.price) for mask in masks]).sum()
+        return spent / (self.keep * sum(mask.mask.numel() * mask.rate.price for mask in masks)) - 1
+
+    def _prices(self, model: nn.Module, layers: dict[str, Any], batches: Batches) -> list[int]:
+        """What one weight of each layer costs of the budget."""
+        if self.budget == "weights":
+            return [1] * len(layers)
+        for x, _ in batches:
+            return uses(model, layers, x[:1])
+        raise AdamasError("prune: expected a batch of images to count multiply-accumulates on, got none")
+
+
+def _trains(layer: Any) -> bool:
+    """Whether the weight is one that training moves, and no fixed selection of channels."""
+    original = layer.parametrizations.weight.original if parametrize.is_parametrized(layer, "weight") else layer.weight
+    return original.requires_grad
+
+
+def _masks(layer: Any) -> list[int]:
+    """Where masks are among the steps that make the weight; earlier stages may have left their own before the last."""
+    steps = layer.parametrizations.weight if parametrize.is_parametrized(layer, "weight") else ()
+    return [i for i, step in enumerate(steps) if isinstance(step, Mask)]
+
+
+def _mask_of(layer: Any) -> Any:
+    return layer.parametrizations.weight[_masks(layer)[-1]]
+
+
+def _swap(layer: Any, mask: Mask) -> None:
+    """Put another mask in the place of the last one."""
+    layer.parametrizations.weight[_masks(layer)[-1]] = mask.to(layer.weight.device)
+
+
+def _held_still(layer: Any) -> tuple[nn.Parameter, ...]:
+    """The layer's weight and bias, as far as they train: from here on they do not."""
+    own = (layer.parametrizations.weight.original, layer.bias)
+    still = tuple(parameter for parameter in own if parameter is not None and parameter.requires_grad)
+    for parameter in still:
+        parameter.requires_grad_(False)
+    return still
