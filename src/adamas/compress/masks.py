@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import parametrize
+
+from adamas.errors import AdamasError
+from adamas.surgery import weight_layers
 
 
 class Mask(nn.Module):
@@ -92,3 +97,44 @@ def highest(scores: Tensor, count: int) -> Tensor:
     mask = torch.zeros(scores.numel(), dtype=torch.bool, device=scores.device)
     mask[scores.flatten().topk(count, sorted=False).indices] = True
     return mask.view_as(scores)
+
+
+# ------------------------------------------------------------------------------------------------ masks on a model
+
+
+def attach_masks(model: nn.Module, exclude: Sequence[str], method: str) -> None:
+    """Put a mask that hides nothing on every convolution and linear layer whose weight trains.
+
+    Errors: no such layer; a pattern of `exclude` that matches none.
+    """
+    layers = [layer for layer in weight_layers(model, exclude).values() if _trains(layer)]
+    if not layers:
+        raise AdamasError(f"{method}: expected at least one convolution or linear layer to prune, got none")
+    for layer in layers:
+        parametrize.register_parametrization(layer, "weight", Mask(layer.weight))
+
+
+def masked_layers(model: nn.Module, exclude: Sequence[str]) -> dict[str, Any]:
+    """The layers that `attach_masks` gave a mask, by name."""
+    return {name: layer for name, layer in weight_layers(model, exclude).items() if _masks(layer)}
+
+
+def mask_of(layer: Any) -> Any:
+    """The mask attached last; earlier stages may have left their own before it."""
+    return layer.parametrizations.weight[_masks(layer)[-1]]
+
+
+def swap(layer: Any, mask: Mask) -> None:
+    """Put another mask in the place of the last one."""
+    layer.parametrizations.weight[_masks(layer)[-1]] = mask.to(layer.weight.device)
+
+
+def _masks(layer: Any) -> list[int]:
+    steps = layer.parametrizations.weight if parametrize.is_parametrized(layer, "weight") else ()
+    return [i for i, step in enumerate(steps) if isinstance(step, Mask)]
+
+
+def _trains(layer: Any) -> bool:
+    """Whether the weight is one that training moves, and no fixed selection of channels."""
+    original = layer.parametrizations.weight.original if parametrize.is_parametrized(layer, "weight") else layer.weight
+    return original.requires_grad

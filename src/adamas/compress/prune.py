@@ -7,10 +7,9 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils import parametrize
 
 from adamas.compress.budget import exact
-from adamas.compress.masks import LearnedMask, LearnedRate, Mask, highest, kept
+from adamas.compress.masks import LearnedMask, LearnedRate, Mask, attach_masks, highest, kept, mask_of, masked_layers, swap
 from adamas.cost import uses
 from adamas.errors import AdamasError
 from adamas.rates import AnyRates
@@ -20,7 +19,6 @@ from adamas.registry import Share, register
 from adamas.roles import Batches, Compressor, Threat
 from adamas.scores import AnyScores
 from adamas.scores.magnitude import Magnitude
-from adamas.surgery import weight_layers
 
 OVERSHOOT = 0.02
 """Share of the budget by which learned rates may exceed it before they are brought to it exactly."""
@@ -48,15 +46,11 @@ class Prune(Compressor):
     faithful: bool = False
 
     def attach(self, model: nn.Module) -> None:
-        layers = [layer for layer in weight_layers(model, self.exclude).values() if _trains(layer)]
-        if not layers:
-            raise AdamasError("prune: expected at least one convolution or linear layer to prune, got none")
-        for layer in layers:
-            parametrize.register_parametrization(layer, "weight", Mask(layer.weight))
+        attach_masks(model, self.exclude, "prune")
 
     def calibrate(self, model: nn.Module, batches: Batches, threat: Threat) -> None:
         """Score the weights as they are now, divide the budget, set the masks; learned ones start from there."""
-        layers = self._masked(model)
+        layers = masked_layers(model, self.exclude)
         weights = [layer.weight.detach() for layer in layers.values()]
         found = self.scores(model, layers, batches, threat)
         prices = self._prices(model, layers, batches)
@@ -69,9 +63,9 @@ class Prune(Compressor):
         for layer, score, share, count, price in zip(layers.values(), found, shares, counts, prices, strict=True):
             if self.scores.learned or learned:
                 rate = LearnedRate(share, learned.floor * self.keep, price) if learned else None
-                _swap(layer, LearnedMask(score, count, rate, self.scores.learned, _held_still(layer)))
+                swap(layer, LearnedMask(score, count, rate, self.scores.learned, _held_still(layer)))
             else:
-                _mask_of(layer).mask.copy_(highest(score, count))
+                mask_of(layer).mask.copy_(highest(score, count))
 
     def penalty(self, model: nn.Module, progress: float) -> Tensor | float:
         """The hardware loss of learned rates under its present weight."""
@@ -108,17 +102,13 @@ class Prune(Compressor):
         for (name, mask), count in zip(learned.items(), counts, strict=True):
             fixed = Mask(mask.scores)
             fixed.mask.copy_(highest(mask.ranking, count))
-            _swap(model.get_submodule(name), fixed)
+            swap(model.get_submodule(name), fixed)
             for parameter in mask.still:
                 parameter.requires_grad_(True)
 
     def _learned(self, model: nn.Module) -> dict[str, Any]:
-        masks = {name: _mask_of(layer) for name, layer in self._masked(model).items()}
+        masks = {name: mask_of(layer) for name, layer in masked_layers(model, self.exclude).items()}
         return {name: mask for name, mask in masks.items() if isinstance(mask, LearnedMask)}
-
-    def _masked(self, model: nn.Module) -> dict[str, Any]:
-        """The layers that `attach` gave a mask."""
-        return {name: layer for name, layer in weight_layers(model, self.exclude).items() if _masks(layer)}
 
     def _learned_rates(self, model: nn.Module) -> list[Any]:
         return [mask for mask in self._learned(model).values() if mask.rate is not None]
@@ -135,27 +125,6 @@ class Prune(Compressor):
         for x, _ in batches:
             return uses(model, layers, x[:1])
         raise AdamasError("prune: expected a batch of images to count multiply-accumulates on, got none")
-
-
-def _trains(layer: Any) -> bool:
-    """Whether the weight is one that training moves, and no fixed selection of channels."""
-    original = layer.parametrizations.weight.original if parametrize.is_parametrized(layer, "weight") else layer.weight
-    return original.requires_grad
-
-
-def _masks(layer: Any) -> list[int]:
-    """Where masks are among the steps that make the weight; earlier stages may have left their own before the last."""
-    steps = layer.parametrizations.weight if parametrize.is_parametrized(layer, "weight") else ()
-    return [i for i, step in enumerate(steps) if isinstance(step, Mask)]
-
-
-def _mask_of(layer: Any) -> Any:
-    return layer.parametrizations.weight[_masks(layer)[-1]]
-
-
-def _swap(layer: Any, mask: Mask) -> None:
-    """Put another mask in the place of the last one."""
-    layer.parametrizations.weight[_masks(layer)[-1]] = mask.to(layer.weight.device)
 
 
 def _held_still(layer: Any) -> tuple[nn.Parameter, ...]:
