@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -18,7 +19,7 @@ from adamas.registry import plain
 
 ROOT = Path(__file__).parents[2]
 RECIPES = sorted((ROOT / "recipes").rglob("*.yaml"))
-SHAPES = {"digits": (1, 8, 8), "fashion_mnist": (1, 28, 28), "cifar10": (3, 32, 32)}
+SHAPES = {"digits": (1, 8, 8), "mnist": (1, 28, 28), "fashion_mnist": (1, 28, 28), "cifar10": (3, 32, 32)}
 
 
 def tiny(name: str) -> Data:
@@ -28,7 +29,11 @@ def tiny(name: str) -> Data:
 
 
 def shrunk(stage: Stage) -> Stage:
-    """The same stage for one epoch, with one step in every attack."""
+    """The same stage for one epoch, with one step in every attack; learned rates start within their budget."""
+    rates: Any = getattr(stage.compress, "rates", None)
+    if hasattr(rates, "start_keep"):
+        learned: Any = stage.compress
+        stage = replace(stage, compress=replace(learned, rates=replace(rates, start_keep=learned.keep)))
     if stage.fit is None:
         return stage
     objective = stage.fit.objective
@@ -52,8 +57,10 @@ def chains() -> list[Recipe]:
     for path in RECIPES:
         for row in read(path).values():
             methods = [(s.compress and s.compress.name, s.fit and s.fit.objective.name) for s in row.stages]
-            bits = [plain(s.compress).get("weight_bits") for s in row.stages if s.compress]
-            found.setdefault((row.data.name, str(methods), str(bits)), row)  # type: ignore[union-attr]
+            parts = [
+                [plain(s.compress).get(key) for key in ("weight_bits", "scores", "rates")] for s in row.stages if s.compress
+            ]
+            found.setdefault((row.data.name, str(methods), str(parts)), row)  # type: ignore[union-attr]
     return list(found.values())
 
 

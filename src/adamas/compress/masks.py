@@ -41,7 +41,7 @@ class LearnedRate(nn.Module):
     def __init__(self, rate: float, floor: float, price: int):
         super().__init__()
         self.floor, self.price = floor, price
-        inner = torch.tensor((rate - floor) / (1 - floor)).clamp(0.01, 0.99)
+        inner = torch.tensor((rate - floor) / (1 - floor)).clamp(1e-4, 0.99)
         self.quota = nn.Parameter(inner.logit())
         self.register_buffer("pressure", torch.tensor(0.0))
 
