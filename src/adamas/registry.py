@@ -31,8 +31,8 @@ KINDS = {
     "attack": "adamas.attacks",
     "objective": "adamas.objectives",
     "compressor": "adamas.compress",
-    "scores": "adamas.scores",
-    "rates": "adamas.rates",
+    "score": "adamas.scores",
+    "rate": "adamas.rates",
     "model": "adamas.models",
     "dataset": "adamas.data",
 }

@@ -21,7 +21,7 @@ class Rates(ABC):
         """The share in [0, 1] of every layer that stays, so that about `keep` of all weights do."""
 
 
-AnyRates = Annotated[Rates, Choice("rates")]
+AnyRates = Annotated[Rates, Choice("rate")]
 
 
 def filled(shares: Sequence[float], sizes: Sequence[int], keep: float) -> list[float]:

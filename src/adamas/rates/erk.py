@@ -10,7 +10,7 @@ from adamas.rates import Rates, filled
 from adamas.registry import register
 
 
-@register("rates", "erk")
+@register("rate", "erk")
 class ERK(Rates):
     """In proportion to sum(shape) / prod(shape) of the weight; layers that would keep more than all stay dense.
 

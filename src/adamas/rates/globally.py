@@ -12,7 +12,7 @@ from adamas.rates import Rates
 from adamas.registry import register
 
 
-@register("rates", "global")
+@register("rate", "global")
 class Global(Rates):
     """Whatever a joint ranking of all scores leaves in each layer. Source: Blalock et al. 2020."""
 

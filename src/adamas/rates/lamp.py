@@ -12,7 +12,7 @@ from adamas.rates.globally import ranked_together
 from adamas.registry import register
 
 
-@register("rates", "lamp")
+@register("rate", "lamp")
 class LAMP(Rates):
     """By one ranking of w^2 / (sum of the squares in its layer that are at least w^2), whatever the scores say.
 

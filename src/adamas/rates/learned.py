@@ -11,7 +11,7 @@ from adamas.rates.uniform import Uniform
 from adamas.registry import Number, Share, register
 
 
-@register("rates", "learned")
+@register("rate", "learned")
 class Learned(Rates):
     """One trained rate per layer, starting from the rule `start` at a keep of `start_keep` (or the stage's, if that is more).
 

@@ -16,7 +16,7 @@ FLOOR = 0.1
 """The least a layer keeps, as a share of `keep`. Source: HARP's code."""
 
 
-@register("rates", "size")
+@register("rate", "size")
 class Size(Rates):
     """Rates after SGD on the hardware loss alone, from `start` everywhere: large layers fall, weight decay pulls to a half.
 

@@ -10,7 +10,7 @@ from adamas.rates import Rates
 from adamas.registry import register
 
 
-@register("rates", "uniform")
+@register("rate", "uniform")
 class Uniform(Rates):
     """The same share of every layer. Source: Sehwag et al. 2020, which prune so."""
 

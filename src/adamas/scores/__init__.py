@@ -29,7 +29,7 @@ class Scores(ABC):
         """One tensor per layer, shaped like its weight; higher means more important."""
 
 
-AnyScores = Annotated[Scores, Choice("scores")]
+AnyScores = Annotated[Scores, Choice("score")]
 
 
 def first_images(batches: Batches, images: int) -> Iterator[tuple[Tensor, Tensor]]:

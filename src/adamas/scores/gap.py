@@ -14,7 +14,7 @@ from adamas.roles import AnyAttack, Batches, Threat
 from adamas.scores import Scores, first_images, summed_gradients
 
 
-@register("scores", "gap")
+@register("score", "gap")
 class GAP(Scores):
     """Minus the sum of the loss's gradients at adversarial images: weights of large positive gradient go first.
 

@@ -12,7 +12,7 @@ from adamas.roles import Batches, Threat
 from adamas.scores import Scores, first_images, summed_gradients
 
 
-@register("scores", "gradient")
+@register("score", "gradient")
 class Gradient(Scores):
     """|sum of gradients| over so many training `images`, the model in eval mode.
 
@@ -25,7 +25,7 @@ class Gradient(Scores):
         return [grad.abs() for grad in summed_gradients(model, layers, first_images(batches, self.images))]
 
 
-@register("scores", "taylor")
+@register("score", "taylor")
 class Taylor(Scores):
     """|w * sum of gradients|: the change of the loss, to first order, if the weight goes.
 

@@ -13,7 +13,7 @@ from adamas.roles import Batches, Threat
 from adamas.scores import Scores
 
 
-@register("scores", "learned")
+@register("score", "learned")
 class Learned(Scores):
     """Trained by the stage's objective while the weights stand still, starting from the weights scaled to each layer.
 

@@ -12,7 +12,7 @@ from adamas.roles import Batches, Threat
 from adamas.scores import Scores
 
 
-@register("scores", "magnitude")
+@register("score", "magnitude")
 class Magnitude(Scores):
     """|w|. Source: Han et al. 2015, section 3."""
 

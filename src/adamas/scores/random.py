@@ -13,7 +13,7 @@ from adamas.roles import Batches, Threat
 from adamas.scores import Scores
 
 
-@register("scores", "random")
+@register("score", "random")
 class Random(Scores):
     """Uniform random numbers. Source: Blalock et al. 2020. Deviation: the number kept is exact, not expected."""
 
