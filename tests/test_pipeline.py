@@ -220,3 +220,25 @@ def test_sweep_reports_failures_at_the_end_and_keeps_the_rest(data: Data, tmp_pa
     assert "latency" in adamas.Artifact.load(tmp_path / "g" / "good").evaluation
     with pytest.raises(adamas.AdamasError, match="expected rows that differ in letters and digits"):
         adamas.sweep({"a^b": good, "a_b": good}, out=tmp_path)
+
+
+def test_images_of_earlier_stages_attack_the_last_one(made: adamas.Artifact, data: Data, tmp_path: Path) -> None:
+    sources = [{"stage": 0, "attack": {"name": "pgd", "steps": 2}}, {"stage": 1, "attack": "fgsm"}]
+    recipe = replace(RECIPE, transfer=sources, evaluate=replace(RECIPE.evaluate, exhaustive=True))
+    out = made.path.parent
+    artifact = adamas.run(recipe, data=data, out=out, name="transferred")
+    found = {attack["attack"]: attack for attack in artifact.evaluation["attacks"]}
+    assert list(found) == ["pgd(steps=2)", "fgsm on stages.1", "pgd(steps=2) on stages.0"]
+    parent = adamas.run(replace(RECIPE, stages=RECIPE.stages[:1]), data=data, out=out, name="parent").model()
+    own = adamas.evaluate(
+        artifact.model(), data, recipe.evaluate, recipe.threat, also=[adamas.Transfer(parent, "stages.0", adamas.PGD(steps=2))]
+    )
+    assert found["pgd(steps=2) on stages.0"]["broken"] == next(a.broken for a in own.attacks if "stages.0" in a.attack)
+
+
+def test_only_stages_of_this_run_can_be_transferred_from(made: adamas.Artifact, data: Data, tmp_path: Path) -> None:
+    with pytest.raises(adamas.AdamasError, match="transfer: expected a stage from 0 to 2, got 3"):
+        replace(RECIPE, transfer=[{"stage": 3}])
+    longer = replace(made.recipe, stages=(*made.recipe.stages, adamas.Stage(fit=QUICK)), transfer=[{"stage": 1}])
+    with pytest.raises(adamas.AdamasError, match="transfer: expected a stage from 3 on, got 1, which an earlier run has done"):
+        adamas.run(longer, data=data, out=tmp_path, start=made)

@@ -27,6 +27,7 @@ from adamas.artifact import (
     restore,
     write_weights,
 )
+from adamas.attacks.transfer import Transfer
 from adamas.cost import cost
 from adamas.data import Data, load
 from adamas.deploy.files import check_parity, export_files, exported
@@ -44,7 +45,7 @@ from adamas.recipe import Recipe, Stage
 from adamas.registry import label, plain
 from adamas.report.card import model_card
 from adamas.report.html import write_report
-from adamas.roles import Threat
+from adamas.roles import Attack, Threat
 from adamas.weights import model_fingerprint
 
 CALIBRATION_BATCH = 256
@@ -75,19 +76,25 @@ def run(
             raise AdamasError("data: expected a data set in the recipe, or data=..., got neither")
         data = load(recipe.data, recipe.split, data_dir=data_dir, seed=recipe.seed)
     done = len(start.recipe.stages) if start else 0
+    for source in recipe.transfer:
+        if source.stage < done:
+            raise AdamasError(f"transfer: expected a stage from {done} on, got {source.stage}, which an earlier run has done")
     network = type(model).__qualname__ if model is not None else recipe.model.name if recipe.model else ""
     model = _initial_model(recipe, data, model, start).to(fabric(device).device)
     path = Path(out) / slug(name)
     keys = _stage_keys(recipe, data, model, done)
-    measured_by = _key(keys[-1], plain(recipe.evaluate), plain(recipe.deploy), recipe.title)
+    measured_by = _key(keys[-1], plain(recipe.evaluate), plain(recipe.transfer), plain(recipe.deploy), recipe.title)
     if not (path / EVALUATION).exists() or read_json(path / EVALUATION).get("key") != measured_by:
         (path / EVALUATION).unlink(missing_ok=True)  # it speaks of another model from here on
+        fresh = copy.deepcopy(model)
         model, records = _run_stages(model, recipe, data, Path(out) / "stages", keys, done, name, device)
         done_before = start.card["stages"] if start else []
         write_json(path / CARD, _card(name, recipe, network, data, done_before + records, write_weights(path / WEIGHTS, model)))
+        cache = Path(out) / "stages"
+        sources = _transfers(fresh, recipe, cache, keys, done)
         write_json(
             path / EVALUATION,
-            {"key": measured_by} | measure(model, recipe, data, path, name, Path(out) / "stages" / measured_by),
+            {"key": measured_by} | measure(model, recipe, data, path, name, cache / measured_by, sources),
         )
     artifact = Artifact.load(path)
     if timed:
@@ -113,16 +120,30 @@ def _card(name: str, recipe: Recipe, network: str, data: Data, stages: list[dict
     }
 
 
-def measure(model: nn.Module, recipe: Recipe, data: Data, path: Path, name: str, state: Path) -> dict[str, Any]:
+def _transfers(fresh: nn.Module, recipe: Recipe, cache: Path, keys: Sequence[str], done: int) -> list[Transfer]:
+    """The attacks on models of earlier stages; `fresh` is the model before the first stage of this run."""
+    attacks = []
+    for source in recipe.transfer:
+        n = source.stage + 1 - done
+        stages = recipe.stages[done : done + n]
+        weights = read_weights(cache / keys[n] / WEIGHTS)
+        model = restore(copy.deepcopy(fresh), [stage.compress for stage in stages if stage.compress is not None], weights)
+        attacks.append(Transfer(model, f"stages.{source.stage}", source.attack))
+    return attacks
+
+
+def measure(
+    model: nn.Module, recipe: Recipe, data: Data, path: Path, name: str, state: Path, also: Sequence[Attack] = ()
+) -> dict[str, Any]:
     """Export the model, evaluate it and what was exported on the same images, and measure what it costs.
 
-    `state` keeps outcomes while the evaluation runs.
+    `state` keeps outcomes while the evaluation runs; `also` are attacks beside the recipe's.
     """
     files = export_files(model, path, data.image_shape)
     judges = {files.shipped.name: OnnxModel(files.shipped)}
     title = f"{name}: evaluate"
     evaluation = evaluate(
-        model, data, recipe.evaluate, recipe.threat, seed=recipe.seed, judges=judges, title=title, state=state
+        model, data, recipe.evaluate, recipe.threat, seed=recipe.seed, judges=judges, also=also, title=title, state=state
     )
     shutil.rmtree(state)
     return {

@@ -20,7 +20,7 @@ from adamas.evaluate import Evaluate
 from adamas.fit import Fit
 from adamas.models import AnyModel
 from adamas.registry import Count, Number, mistakes, plain, settings
-from adamas.roles import AnyCompressor, AnyThreat
+from adamas.roles import AnyAttack, AnyCompressor, AnyThreat
 
 
 @settings
@@ -52,6 +52,14 @@ class Deploy:
 
 
 @settings
+class FromStage:
+    """Images crafted by `attack` on the model as stage number `stage` (0 is the first) left it."""
+
+    stage: Annotated[int, Ge(0)] = 0
+    attack: AnyAttack = "pgd"  # type: ignore[assignment]
+
+
+@settings
 class Recipe:
     """One run from data to report; every default is written out in the card that ships with the result."""
 
@@ -63,8 +71,14 @@ class Recipe:
     threat: AnyThreat = "linf"  # type: ignore[assignment]
     stages: tuple[Stage, ...] = ()
     evaluate: Evaluate = Evaluate()
+    transfer: tuple[FromStage, ...] = ()
     deploy: Deploy = Deploy()
     seed: Annotated[int, Ge(0), Lt(2**32)] = 0
+
+    def __post_init__(self) -> None:
+        for source in self.transfer:
+            if source.stage >= len(self.stages):
+                raise ValueError(f"transfer: expected a stage from 0 to {len(self.stages) - 1}, got {source.stage}")
 
 
 def read(path: Path | str, overrides: tuple[str, ...] | list[str] = ()) -> dict[str, Recipe]:
