@@ -189,13 +189,17 @@ def label(method: Any) -> str:
     """A method with the settings that differ from its defaults: `pgd(steps=50, restarts=5)`, or how it names itself."""
     if type(method).__str__ is not object.__str__:
         return str(method)
-    changed = {
-        field.name: plain(getattr(method, field.name))
+    shown = {
+        field.name: (_shown(getattr(method, field.name)), _shown(field.default))
         for field in fields(method)
-        if field.default is not MISSING and getattr(method, field.name) != field.default
+        if field.default is not MISSING
     }
-    inside = ", ".join(f"{key}={value}" for key, value in changed.items())
+    inside = ", ".join(f"{key}={value}" for key, (value, default) in shown.items() if value != default)
     return f"{type(method).name}({inside})" if inside else type(method).name
+
+
+def _shown(value: Any) -> Any:
+    return label(value) if hasattr(type(value), "kind") else plain(value)
 
 
 def describe(cls: type) -> str:
