@@ -20,7 +20,7 @@ from adamas.errors import AdamasError
 from adamas.evaluate import Evaluate, Evaluation, Rate, evaluate, in_order
 from adamas.registry import label, parse
 from adamas.roles import Attack, Family
-from adamas.threat import L2, Linf
+from adamas.threat import L1, L2, Linf
 from tests.helpers import Linear, Sealed, SmallNet
 
 THREAT = Linf(eps="1/10")
@@ -343,3 +343,12 @@ def test_a_batch_that_does_not_fit_is_halved_and_the_figures_stay(trained, digit
 
     plain, cut = (evaluate(m, digits, settings(checks=False), THREAT) for m in (trained, Small(trained)))
     assert abs(plain.worst_case.right - cut.worst_case.right) <= 1 and plain.clean == cut.clean
+
+
+@pytest.mark.parametrize("attack", ["autoattack", "square", {"name": "eot", "attack": "cw_linf_adam"}])
+def test_an_attack_that_cannot_do_the_threat_is_refused_before_anything_is_spent(trained, digits, attack):
+    passes = []
+    trained.register_forward_hook(lambda *_: passes.append(1))
+    with pytest.raises(AdamasError, match=r"expected the threat linf.*, got l1\(eps=3.0\)"):
+        evaluate(trained, digits, settings(attacks=["fgsm", attack]), L1(eps=3.0))
+    assert passes == []

@@ -141,6 +141,8 @@ def evaluate(
     Errors: a model that gives no finite logits; an attack that leaves the threat; the state of another evaluation.
     """
     device, judges, parts = device_of(model), judges or {}, in_order([*settings.attacks, *also])
+    for attack in (*settings.attacks, *also):
+        attack.check(threat)
     channels_last(model)
     with modes_kept(model):
         sight = next(data.test[:64].batches(64, device=device))[0]

@@ -80,6 +80,9 @@ class Attack(ABC):
     def cost(self) -> float:
         """Passes per image that is never broken: 1 for a forward pass, 2 for a backward pass."""
 
+    def check(self, threat: Threat) -> None:  # noqa: B027
+        """Raise an AdamasError unless the attack can be run under this threat."""
+
     @property
     def parts(self) -> tuple[Attack, ...]:
         """The attacks that this one stands for; one that is no mere list stands for itself."""

@@ -45,11 +45,14 @@ class AutoAttack(Attack):
     def cost(self) -> float:
         return sum(part.cost for part in self.parts)
 
-    def __call__(self, model: nn.Module, x: Tensor, y: Tensor, threat: Threat) -> Tensor:
+    def check(self, threat: Threat) -> None:
         if threat.name == "l1":
             raise AdamasError(
                 f"attack autoattack: expected the threat linf or l2, got {threat}; for l1 list its attacks: apgd, apgd_t"
             )
+
+    def __call__(self, model: nn.Module, x: Tensor, y: Tensor, threat: Threat) -> Tensor:
+        self.check(threat)
         return run_in_order(self.parts, model, x, y, threat)
 
 

@@ -49,7 +49,7 @@ class CarliniWagner(Attack):
         return 1 + 3 * self.steps * self.searches
 
     def __call__(self, model: nn.Module, x: Tensor, y: Tensor, threat: Threat) -> Tensor:
-        self._check(threat)
+        self.check(threat)
         with crafting(model) as victim:
             search = victim.search(x, y)
             search.narrow(x, victim.logits(x))
@@ -61,7 +61,7 @@ class CarliniWagner(Attack):
 
     def nearest(self, model: nn.Module, x: Tensor, y: Tensor, threat: Threat) -> Tensor:
         """The nearest misclassified image found for each `x`, at any L2 distance; `x` where none was."""
-        self._check(threat)
+        self.check(threat)
         with crafting(model) as victim:
             found, right = x.clone(), (~victim.wrong(x, y)).nonzero().squeeze(1)
             found[right] = self._refine(victim, x[right], y[right], threat)
@@ -121,7 +121,7 @@ class CarliniWagner(Attack):
                     )
         return found, length
 
-    def _check(self, threat: Threat) -> None:
+    def check(self, threat: Threat) -> None:
         if threat.name != "l2":
             raise AdamasError(
                 f"attack {label(self)}: expected the threat l2, whose norm it minimises, got {threat}; fmn works in every norm"

@@ -36,12 +36,15 @@ class CWLinfAdam(Attack):
     def cost(self) -> float:
         return 1 + 3 * self.steps
 
-    def __call__(self, model: nn.Module, x: Tensor, y: Tensor, threat: Threat) -> Tensor:
+    def check(self, threat: Threat) -> None:
         if threat.name != "linf":
             raise AdamasError(
                 f"attack {label(self)}: expected the threat linf, which its published figures are for, got {threat}; "
                 "carlini_wagner works in l2, fmn in every norm"
             )
+
+    def __call__(self, model: nn.Module, x: Tensor, y: Tensor, threat: Threat) -> Tensor:
+        self.check(threat)
         with crafting(model) as victim:
             search = victim.search(x, y)
             search.keep(threat.project(self._descend(victim, x, y), x))

@@ -36,6 +36,9 @@ class EOT(Attack):
             return (self,)
         return tuple(EOT(attack=part, samples=self.samples) for part in self.attack.parts)
 
+    def check(self, threat: Threat) -> None:
+        self.attack.check(threat)
+
     def __call__(self, model: nn.Module, x: Tensor, y: Tensor, threat: Threat) -> Tensor:
         with crafting(model) as victim:
             return self.attack(victim.with_samples(max(self.samples, victim.terms.samples)), x, y, threat)

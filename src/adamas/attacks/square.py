@@ -41,9 +41,12 @@ class Square(Attack):
     def cost(self) -> float:
         return 1 + self.restarts * self.queries
 
-    def __call__(self, model: nn.Module, x: Tensor, y: Tensor, threat: Threat) -> Tensor:
+    def check(self, threat: Threat) -> None:
         if threat.name not in SQUARES:
             raise AdamasError(f"attack square: expected the threat linf or l2, got {threat}; use a gradient attack for it")
+
+    def __call__(self, model: nn.Module, x: Tensor, y: Tensor, threat: Threat) -> Tensor:
+        self.check(threat)
         dice = Dice(x)
         with crafting(model) as victim:
             search, logits = victim.search(x, y), victim.logits(x)

@@ -39,6 +39,9 @@ class Transfer(Attack):
     def family(self) -> Family:  # type: ignore[override]
         return "black-box" if self.attack.family == "black-box" else "transfer"
 
+    def check(self, threat: Threat) -> None:
+        self.attack.check(threat)
+
     def __call__(self, model: nn.Module, x: Tensor, y: Tensor, threat: Threat) -> Tensor:
         with crafting(model) as victim, crafting(self.source, terms=replace(victim.terms, samples=1)) as source:
             return self.attack(source, x, y, threat)
