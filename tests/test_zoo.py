@@ -182,7 +182,7 @@ def test_batch_statistics_make_an_answer_depend_on_the_other_images(digits, imag
     assert (together.argmax(1) != apart.argmax(1)).float().mean() >= 0.1
 
 
-@pytest.mark.parametrize("name", ALL.keys() - {"batch_statistics", "noisy_input"})
+@pytest.mark.parametrize("name", sorted(ALL.keys() - {"batch_statistics", "noisy_input"}))
 def test_no_other_answer_depends_on_the_batch(name, digits, images):
     net, x = ALL[name](digits), images[0]
     with torch.no_grad():

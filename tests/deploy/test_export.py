@@ -92,7 +92,7 @@ def test_files_of_a_trained_network_predict_what_it_predicts(trained, digits, tm
 @pytest.mark.parametrize(
     ("make", "bits"),
     [(Mobile, bits) for bits in ((8, 8), (4, 4), (2, 2), (2, 8), (16, 16), (8, 16), (12, 10))] + [(residual, (8, 8))],
-    ids=str,
+    ids=lambda value: getattr(value, "__name__", str(value)),
 )
 def test_the_file_computes_what_the_simulation_computes_at_any_width(make, bits, tmp_path):
     model = quantized(make(), weight_bits=bits[0], activation_bits=bits[1])
