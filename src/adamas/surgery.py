@@ -44,6 +44,14 @@ class Plan:
         """Whether any channel goes."""
         return any(after < before for before, after in self.widths.values())
 
+    def check(self) -> None:
+        """Raise an AdamasError where all that was to go is held back."""
+        if not self.removes and (self.held_back or not self.groups):
+            reasons = [f"{_shortened(name)}: {reason}" for name, reason in self.held_back.items()]
+            raise AdamasError(
+                f"expected channels that can be removed, got none: {'; '.join(reasons[:3]) or 'no group of channels'}"
+            )
+
     def __str__(self) -> str:
         rows = [(_shortened(name), *widths) for name, widths in self.widths.items()]
         rows += [(unit, *cost) for unit, cost in (("params", self.params), ("MACs", self.macs)) if cost]
@@ -58,8 +66,12 @@ def _shortened(name: str) -> str:
     return f"{first} + {len(rest)} coupled" if rest else first
 
 
-def plan_widths(groups: Sequence[ChannelGroup], scores: Sequence[Tensor], keep: float, round_to: int = 8) -> Plan:
+def plan_widths(
+    groups: Sequence[ChannelGroup], scores: Sequence[Tensor], keep: float | Sequence[float], round_to: int = 8
+) -> Plan:
     """Keep the best share `keep` in (0, 1] of the channels of every group, by scores of shape (width,), higher = better.
+
+    `keep` is one share for all groups or one for each.
 
     The number kept is width * keep rounded up to a whole number, then up to a multiple of `round_to` (and of the blocks of
     a grouped convolution), at most the width; among equal scores the first channels stay.
@@ -67,13 +79,14 @@ def plan_widths(groups: Sequence[ChannelGroup], scores: Sequence[Tensor], keep: 
     of 8 by default, because odd widths run slower than the next multiple.
     Errors: keep or round_to out of range, scores that do not fit or are not finite.
     """
-    if not 0 < keep <= 1 or round_to < 1:
+    shares = [keep] * len(groups) if isinstance(keep, float | int) else keep
+    if not all(0 < share <= 1 for share in shares) or round_to < 1:
         raise AdamasError(f"expected keep in (0, 1] and round_to of at least 1, got {keep} and {round_to}")
     kept, held_back = [], {}
-    for group, score in zip(groups, scores, strict=True):
+    for group, score, share in zip(groups, scores, shares, strict=True):
         if score.shape != (group.width,) or not bool(score.isfinite().all()):
             raise AdamasError(f"{group.name}: expected {group.width} finite scores, got {score}")
-        wanted = max(1, ceil(group.width * (keep - 1e-9)))  # .07 of 100 must give 7, not 8
+        wanted = max(1, ceil(group.width * (share - 1e-9)))  # .07 of 100 must give 7, not 8
         multiple = lcm(round_to, group.blocks)
         number = min(group.width, multiple * ceil(wanted / multiple))
         if group.blocked and wanted < group.width:
@@ -105,11 +118,7 @@ def remove_channels(model: nn.Module, plan: Plan, example: Tensor) -> Plan:
     Errors: every group is held back.
     """
     plan = rehearse(model, plan, example)
-    if not plan.removes and (plan.held_back or not plan.groups):
-        reasons = [f"{_shortened(name)}: {reason}" for name, reason in plan.held_back.items()]
-        raise AdamasError(
-            f"expected channels that can be removed, got none: {'; '.join(reasons[:3]) or 'no group of channels'}"
-        )
+    plan.check()
     _shrink(model, plan)
     return plan
 

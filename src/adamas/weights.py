@@ -57,6 +57,11 @@ def bake(model: nn.Module) -> nn.Module:
     return model
 
 
+def original(layer: Any) -> nn.Parameter:
+    """The tensor that training moves where a layer's weight is parametrized, else the weight itself."""
+    return layer.parametrizations.weight.original if parametrize.is_parametrized(layer, "weight") else layer.weight
+
+
 def weight_bits(module: nn.Module, name: str) -> int:
     """Bits per value of a parametrized tensor: the least that any of its parametrizations states as `bits`, else 32."""
     stated = (getattr(parametrization, "bits", 32) for parametrization in module.parametrizations[name])  # type: ignore[index]

@@ -137,7 +137,7 @@ def test_learned_scores_start_as_magnitudes_and_hold_the_weights_still():
     model, plain = pruned(two(), keep=0.5, **HYDRA), pruned(two(), keep=0.5, rates=Uniform())
     assert all(torch.equal(a.weight, b.weight) for a, b in zip(model, plain, strict=True))
     assert [name for name, p in model.named_parameters() if p.requires_grad] == [
-        f"{i}.parametrizations.weight.0.scores" for i in (0, 1)
+        f"{i}.parametrizations.weight.0.ranked.scores" for i in (0, 1)
     ]
 
 
@@ -184,18 +184,18 @@ def test_the_hardware_loss_grows_by_the_step_while_the_budget_is_exceeded():
     assert float(method.penalty(model, 0.2)) == pytest.approx(0.2 * (0.5 / 0.25 - 1))
     masks = [layer.parametrizations.weight[0] for layer in model]
     for mask in masks:
-        mask.rate.quota.fill_(-100)
+        mask.ranked.rate.quota.fill_(-100)
     assert float(method.penalty(model, 0.3)) == 0
     method.after_step(model, 0.3)
-    assert all(float(mask.rate.pressure) == pytest.approx(0.2) for mask in masks)
-    assert all(float(mask.rate()) == pytest.approx(0.025) for mask in masks)  # the floor
+    assert all(float(mask.ranked.rate.pressure) == pytest.approx(0.2) for mask in masks)
+    assert all(float(mask.ranked.rate()) == pytest.approx(0.025) for mask in masks)  # the floor
 
 
 def test_rates_that_miss_the_budget_fail_with_a_sentence_and_those_that_meet_it_are_exact(trained, digits):
     method = harp(keep=0.1, start_keep=0.5, gamma=0.0)
     method.attach(trained)
     method.calibrate(trained, [], THREAT)
-    message = r"keep: expected learned rates to meet the budget of 0.1, got 0.5; give the stage more epochs"
+    message = r"keep: expected learned rates to meet the budget of 0.1, got 5 times its cost; give the stage more epochs"
     with pytest.raises(AdamasError, match=message):
         method.finish(trained)
     method = harp(keep=0.1, start_keep=0.3, gamma=0.05)
@@ -233,8 +233,8 @@ def test_gradients_pass_straight_through_the_mask():
     mask = model[0].parametrizations.weight[0]
     assert isinstance(mask, LearnedMask) and model[0].weight.tolist() == [[0, 0, 3, -4]]
     model(torch.tensor([[1.0, 10, 100, 1000]])).sum().backward()
-    assert mask.scores.grad.tolist() == [[1, 20, 300, 4000]]  # sign * w * x
-    rate = mask.rate
+    assert mask.ranked.scores.grad.tolist() == [[1, 20, 300, 4000]]  # sign * w * x
+    rate = mask.ranked.rate
     inner = rate.quota.detach().sigmoid()
     slope = float((1 - rate.floor) * inner * (1 - inner))
     assert float(rate.quota.grad) == pytest.approx((1 - 20 + 300 - 4000) * slope, rel=1e-5)

@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import nn
 
+from adamas.compress.filters import Filters
 from adamas.compress.prune import Prune
 from adamas.fit import Fit, fit
 from adamas.rates.learned import Learned as LearnedRates
@@ -26,6 +27,8 @@ THREAT = Linf(eps=0.1)
 LEARNED = {
     "hydra": Prune(keep=0.5, scores=LearnedScores(), rates=Uniform()),
     "harp": Prune(keep=0.5, scores=LearnedScores(), rates=LearnedRates(gamma=0.1)),
+    "hydra filters": Filters(keep=0.75, round_to=1, scores=LearnedScores()),
+    "harp filters": Filters(keep=0.75, round_to=1, scores=LearnedScores(), rates=LearnedRates(gamma=0.1)),
 }
 """Configurations whose state is another one."""
 EASED: dict[str, dict[str, Any]] = {"admm": {"keep": 0.5}}

@@ -22,6 +22,7 @@ from adamas.models.vgg import VGG16
 from adamas.models.wide_resnet import WideResNet
 from adamas.registry import registered
 from adamas.surgery import remove_channels
+from adamas.threat import Linf
 from tests.helpers import made
 
 MODELS = registered("model")
@@ -74,7 +75,7 @@ def test_every_module_is_called_once_and_the_exported_file_gives_the_same_logits
 def test_half_of_the_filters_of_every_group_can_be_removed(cls):
     model, x = narrow(cls).eval(), torch.rand(2, *SHAPE)
     filters = Filters(keep=0.5, round_to=1)
-    plan = remove_channels(model, filters.plan(model, x), x)
+    plan = remove_channels(model, filters.plan(model, [(x, torch.zeros(2))], Linf()), x)
     assert plan.widths and all(after == -(-before // 2) for before, after in plan.widths.values()) and not plan.held_back
     assert model(x).shape == (2, 7)
 

@@ -9,6 +9,7 @@ from adamas.compress.filters import Filters
 from adamas.errors import AdamasError
 from adamas.models.resnet import BasicBlock, Bottleneck, ResNet20, ResNet50, selection
 from adamas.surgery import remove_channels
+from adamas.threat import Linf
 
 
 def test_a_selection_picks_every_second_pixel_and_pads_channels_of_zeros():
@@ -21,7 +22,7 @@ def test_a_selection_picks_every_second_pixel_and_pads_channels_of_zeros():
 def test_a_selection_survives_the_state_dict_and_the_surgery_as_a_selection():
     model = ResNet20(depth=8, width=4).build((3, 8, 8), 10).eval()
     x = torch.rand(2, 3, 8, 8)
-    remove_channels(model, Filters(keep=0.5, round_to=1).plan(model, x), x)
+    remove_channels(model, Filters(keep=0.5, round_to=1).plan(model, [(x, torch.zeros(2))], Linf()), x)
     weights = [block.shortcut.weight for block in model if isinstance(block, BasicBlock) and hasattr(block.shortcut, "weight")]
     assert [tuple(weight.shape) for weight in weights] == [(4, 2, 1, 1), (8, 4, 1, 1)]
     assert all(set(weight.unique().tolist()) <= {0.0, 1.0} and not weight.requires_grad for weight in weights)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
@@ -11,6 +11,7 @@ from torch.nn.utils import parametrize
 
 from adamas.errors import AdamasError
 from adamas.surgery import weight_layers
+from adamas.weights import original
 
 
 class Mask(nn.Module):
@@ -30,17 +31,17 @@ class Mask(nn.Module):
 
 
 class LearnedRate(nn.Module):
-    """The share of a layer's weights that stays, learned through its `quota`: floor + (1 - floor) * sigmoid(quota).
+    """The share of a layer that stays, learned through its `quota`: floor + (1 - floor) * sigmoid(quota).
 
-    `price`: what one weight costs of the budget. `pressure`: weight of the hardware loss, the same in all layers.
+    `pressure`: weight of the hardware loss, the same in all layers.
     Source: HARP, equation of the compression rate; starts are clipped to .99 of its range as in the authors' code.
     """
 
     pressure: Tensor
 
-    def __init__(self, rate: float, floor: float, price: int):
+    def __init__(self, rate: float, floor: float):
         super().__init__()
-        self.floor, self.price = floor, price
+        self.floor = floor
         inner = torch.tensor((rate - floor) / (1 - floor)).clamp(1e-4, 0.99)
         self.quota = nn.Parameter(inner.logit())
         self.register_buffer("pressure", torch.tensor(0.0))
@@ -49,29 +50,41 @@ class LearnedRate(nn.Module):
         return self.floor + (1 - self.floor) * self.quota.sigmoid()
 
 
-class LearnedMask(Mask):
-    """Keeps the weights that rank highest, as many as `count` or a learned rate says; gradients pass straight through.
+class Ranked(nn.Module):
+    """A mask that keeps what scores highest, as much as `count` or a learned rate says; gradients pass straight through it.
 
-    Where the scores are `trained`, their absolute values rank. `still`: parameters that do not train meanwhile.
+    Where the scores are `trained`, their absolute values rank. The mask has the shape of the scores; each of its equal `runs`
+    keeps as much as the others.
     """
 
-    def __init__(self, scores: Tensor, count: int, rate: LearnedRate | None, trained: bool, still: tuple[nn.Parameter, ...]):
-        super().__init__(scores)
-        self.scores, self.count, self.rate, self.still = nn.Parameter(scores, trained), count, rate, still
+    def __init__(self, scores: Tensor, trained: bool, count: int, rate: LearnedRate | None = None, runs: int = 1):
+        super().__init__()
+        self.scores, self.count, self.rate, self.runs = nn.Parameter(scores, trained), count, rate, runs
 
     @property
     def ranking(self) -> Tensor:
-        """What decides which weights stay."""
+        """What decides which stay."""
         return self.scores.abs() if self.scores.requires_grad else self.scores
 
+    def forward(self) -> Tensor:
+        rate = None if self.rate is None else self.rate()
+        count = self.count if rate is None else kept(float(rate.detach()), self.scores.numel())
+        each: Any = max(1, count // self.runs)
+        return torch.cat([Highest.apply(run, rate, each) for run in self.ranking.chunk(self.runs)])  # type: ignore[misc]
+
+
+class LearnedMask(Mask):
+    """Masks a weight by scores of its shape. `price`: the cost of one weight; `still`: what does not train meanwhile."""
+
+    def __init__(self, ranked: Ranked, price: int, still: list[nn.Parameter]):
+        super().__init__(ranked.scores)
+        self.ranked, self.price, self.still = ranked, price, tuple(still)
+
     def forward(self, weight: Tensor) -> Tensor:
-        if self.rate is None:
-            return weight * _Highest.apply(self.ranking, None, self.count)
-        rate = self.rate()
-        return weight * _Highest.apply(self.ranking, rate, kept(float(rate.detach()), weight.numel()))
+        return weight * self.ranked()
 
 
-class _Highest(torch.autograd.Function):
+class Highest(torch.autograd.Function):
     """1 for the `count` that rank highest, else 0; every rank gets the gradient of its entry, the rate their sum.
 
     Source: Sehwag et al. 2020, section 3; HARP, which takes the derivative of a mask by its rate as 1 everywhere.
@@ -107,7 +120,9 @@ def attach_masks(model: nn.Module, exclude: Sequence[str], method: str) -> None:
 
     Errors: no such layer; a pattern of `exclude` that matches none.
     """
-    layers = [layer for layer in weight_layers(model, exclude).values() if _trains(layer)]
+    layers = [
+        layer for layer in weight_layers(model, exclude).values() if original(layer).requires_grad
+    ]  # others are fixed selections
     if not layers:
         raise AdamasError(f"{method}: expected at least one convolution or linear layer to prune, got none")
     for layer in layers:
@@ -134,7 +149,10 @@ def _masks(layer: Any) -> list[int]:
     return [i for i, step in enumerate(steps) if isinstance(step, Mask)]
 
 
-def _trains(layer: Any) -> bool:
-    """Whether the weight is one that training moves, and no fixed selection of channels."""
-    original = layer.parametrizations.weight.original if parametrize.is_parametrized(layer, "weight") else layer.weight
-    return original.requires_grad
+def hold_still(layers: Iterable[Any]) -> list[nn.Parameter]:
+    """Stop the training of the layers' weights and biases, and return those that trained."""
+    own = [parameter for layer in layers for parameter in (original(layer), layer.bias)]
+    still = [parameter for parameter in own if parameter is not None and parameter.requires_grad]
+    for parameter in still:
+        parameter.requires_grad_(False)
+    return still

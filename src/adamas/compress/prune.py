@@ -9,9 +9,22 @@ import torch
 from torch import Tensor, nn
 
 from adamas.compress.budget import exact
-from adamas.compress.masks import LearnedMask, LearnedRate, Mask, attach_masks, highest, kept, mask_of, masked_layers, swap
+from adamas.compress.example import example
+from adamas.compress.hardware import check_met, hardware_loss, press
+from adamas.compress.masks import (
+    LearnedMask,
+    LearnedRate,
+    Mask,
+    Ranked,
+    attach_masks,
+    highest,
+    hold_still,
+    kept,
+    mask_of,
+    masked_layers,
+    swap,
+)
 from adamas.cost import uses
-from adamas.errors import AdamasError
 from adamas.rates import AnyRates
 from adamas.rates.globally import Global
 from adamas.rates.learned import Learned as LearnedRates
@@ -19,9 +32,6 @@ from adamas.registry import Share, register
 from adamas.roles import Batches, Compressor, Threat
 from adamas.scores import AnyScores
 from adamas.scores.magnitude import Magnitude
-
-OVERSHOOT = 0.02
-"""Share of the budget by which learned rates may exceed it before they are brought to it exactly."""
 
 
 @register("compressor", "prune")
@@ -52,8 +62,11 @@ class Prune(Compressor):
         """Score the weights as they are now, divide the budget, set the masks; learned ones start from there."""
         layers = masked_layers(model, self.exclude)
         weights = [layer.weight.detach() for layer in layers.values()]
+        prices = [1] * len(layers)
+        if self.budget == "macs":
+            x, batches = example(batches, "prune: expected a batch of images to count multiply-accumulates on", 1)
+            prices = uses(model, layers, x)
         found = self.scores(model, layers, batches, threat)
-        prices = self._prices(model, layers, batches)
         shares = self.rates(weights, found, self.keep)
         learned = self.rates if isinstance(self.rates, LearnedRates) else None
         if learned is None:
@@ -62,24 +75,20 @@ class Prune(Compressor):
             counts = [kept(share, weight.numel()) for share, weight in zip(shares, weights, strict=True)]
         for layer, score, share, count, price in zip(layers.values(), found, shares, counts, prices, strict=True):
             if self.scores.learned or learned:
-                rate = LearnedRate(share, learned.floor * self.keep, price) if learned else None
-                swap(layer, LearnedMask(score, count, rate, self.scores.learned, _held_still(layer)))
+                rate = LearnedRate(share, learned.floor * self.keep) if learned else None
+                swap(layer, LearnedMask(Ranked(score, self.scores.learned, count, rate), price, hold_still([layer])))
             else:
                 mask_of(layer).mask.copy_(highest(score, count))
 
     def penalty(self, model: nn.Module, progress: float) -> Tensor | float:
-        """The hardware loss of learned rates under its present weight."""
-        masks = self._learned_rates(model)
-        return masks[0].rate.pressure * self._excess(masks).clamp_min(0) if masks else 0.0
+        """The hardware loss of learned rates."""
+        masks = self._rated(model)
+        return hardware_loss([mask.ranked.rate for mask in masks], self._excess(masks)) if masks else 0.0
 
-    @torch.no_grad()
     def after_step(self, model: nn.Module, progress: float) -> None:
-        """The weight of the hardware loss grows while the budget is exceeded."""
-        masks = self._learned_rates(model)
-        if masks:
-            growth = self.rates.gamma * (self._excess(masks) > 0)  # type: ignore[attr-defined]
-            for mask in masks:
-                mask.rate.pressure += growth
+        masks = self._rated(model)
+        if masks and isinstance(self.rates, LearnedRates):
+            press([mask.ranked.rate for mask in masks], self._excess(masks), self.rates.gamma)
 
     def undecayed(self, model: nn.Module) -> Iterable[nn.Parameter]:
         return [] if self.faithful else [p for mask in self._learned(model).values() for p in mask.parameters()]
@@ -88,20 +97,14 @@ class Prune(Compressor):
     def finish(self, model: nn.Module) -> None:
         """Fix the masks that were learned, at exactly the budget, and let the weights train again."""
         learned = self._learned(model)
-        masks = list(learned.values())
-        counts = [mask.count for mask in masks]
-        if rated := self._learned_rates(model):
-            excess = float(self._excess(rated))
-            if excess > OVERSHOOT:
-                raise AdamasError(
-                    f"keep: expected learned rates to meet the budget of {self.keep:g}, got {self.keep * (1 + excess):.3g}; "
-                    "give the stage more epochs or the rates a larger gamma"
-                )
-            rates = [float(mask.rate()) for mask in rated]
-            counts = exact(rates, [mask.mask.numel() for mask in rated], [mask.rate.price for mask in rated], self.keep)
+        counts = [mask.ranked.count for mask in learned.values()]
+        if rated := self._rated(model):
+            check_met(float(self._excess(rated)), self.keep)
+            rates = [float(mask.ranked.rate()) for mask in rated]
+            counts = exact(rates, [mask.mask.numel() for mask in rated], [mask.price for mask in rated], self.keep)
         for (name, mask), count in zip(learned.items(), counts, strict=True):
-            fixed = Mask(mask.scores)
-            fixed.mask.copy_(highest(mask.ranking, count))
+            fixed = Mask(mask.mask)
+            fixed.mask.copy_(highest(mask.ranked.ranking, count))
             swap(model.get_submodule(name), fixed)
             for parameter in mask.still:
                 parameter.requires_grad_(True)
@@ -110,27 +113,11 @@ class Prune(Compressor):
         masks = {name: mask_of(layer) for name, layer in masked_layers(model, self.exclude).items()}
         return {name: mask for name, mask in masks.items() if isinstance(mask, LearnedMask)}
 
-    def _learned_rates(self, model: nn.Module) -> list[Any]:
-        return [mask for mask in self._learned(model).values() if mask.rate is not None]
+    def _rated(self, model: nn.Module) -> list[Any]:
+        """The masks of learned rates: all or none."""
+        return [mask for mask in self._learned(model).values() if mask.ranked.rate is not None]
 
     def _excess(self, masks: list[Any]) -> Tensor:
         """Cost over budget, less one."""
-        spent = torch.stack([mask.rate() * (mask.mask.numel() * mask.rate.price) for mask in masks]).sum()
-        return spent / (self.keep * sum(mask.mask.numel() * mask.rate.price for mask in masks)) - 1
-
-    def _prices(self, model: nn.Module, layers: dict[str, Any], batches: Batches) -> list[int]:
-        """What one weight of each layer costs of the budget."""
-        if self.budget == "weights":
-            return [1] * len(layers)
-        for x, _ in batches:
-            return uses(model, layers, x[:1])
-        raise AdamasError("prune: expected a batch of images to count multiply-accumulates on, got none")
-
-
-def _held_still(layer: Any) -> tuple[nn.Parameter, ...]:
-    """The layer's weight and bias, as far as they train: from here on they do not."""
-    own = (layer.parametrizations.weight.original, layer.bias)
-    still = tuple(parameter for parameter in own if parameter is not None and parameter.requires_grad)
-    for parameter in still:
-        parameter.requires_grad_(False)
-    return still
+        spent = torch.stack([mask.ranked.rate() * (mask.mask.numel() * mask.price) for mask in masks]).sum()
+        return spent / (self.keep * sum(mask.mask.numel() * mask.price for mask in masks)) - 1

@@ -35,7 +35,7 @@ class Size(Rates):
     def __call__(self, weights: Sequence[Tensor], scores: Sequence[Tensor], keep: float) -> list[float]:
         sizes = torch.tensor([float(weight.numel()) for weight in weights], dtype=torch.float64)
         floor = FLOOR * keep
-        start = LearnedRate(max(self.start, keep), floor, 1).quota.item()
+        start = LearnedRate(max(self.start, keep), floor).quota.item()
         quota = torch.full_like(sizes, start)
         velocity, gamma, reached = torch.zeros_like(quota), 0.0, False
         for epoch in range(min(self.stop, self.epochs)):

@@ -15,6 +15,7 @@ from adamas.errors import AdamasError
 from adamas.graph import modes_kept
 from adamas.registry import Choice
 from adamas.roles import Batches, Threat
+from adamas.weights import original
 
 
 class Scores(ABC):
@@ -50,7 +51,7 @@ def summed_gradients(model: nn.Module, layers: Mapping[str, Any], batches: Batch
 
     Errors: a layer that the loss does not depend on.
     """
-    weights = [layer.parametrizations.weight.original for layer in layers.values()]
+    weights = [original(layer) for layer in layers.values()]
     frozen = [weight for weight in weights if not weight.requires_grad]
     sums = [torch.zeros_like(weight) for weight in weights]
     with modes_kept(model):
