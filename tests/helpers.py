@@ -17,7 +17,7 @@ from adamas.data import Data, Images
 from adamas.errors import AdamasError
 from adamas.objectives import Natural
 from adamas.registry import parse
-from adamas.roles import Threat
+from adamas.roles import Objective, Threat
 
 SOURCE = Path(adamas.__file__).parent
 
@@ -58,7 +58,7 @@ class Counting(nn.Module):
         return weight * 1.0
 
 
-class Killed:
+class Killed(Objective):
     """The natural objective, interrupted once, at its n-th call (0: never)."""
 
     kind, name = "objective", "killed"

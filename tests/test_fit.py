@@ -23,7 +23,7 @@ from adamas.fit import Fit, fit, learning_rate, steps_per_epoch
 from adamas.models.resnet import ResNet18
 from adamas.objectives import Natural
 from adamas.registry import registered
-from adamas.roles import Compressor
+from adamas.roles import Compressor, Objective
 from adamas.threat import Linf
 from tests.helpers import Killed, Linear, Sealed, SmallNet, shapes_data
 
@@ -313,7 +313,7 @@ def test_a_process_killed_while_it_writes_its_checkpoint_goes_on_from_the_one_be
 # ------------------------------------------------------------------------------------------------------------ mistakes
 
 
-class Breaks:
+class Breaks(Objective):
     """The natural objective, not a number from its n-th call on."""
 
     kind, name = "objective", "breaks"

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from adamas.attacks.pgd import PGD
-from adamas.objectives import MART, TRADES, AdversarialTraining, Natural, TradeOff
+from adamas.fit import Fit, fit
+from adamas.objectives import MART, TRADES, AdversarialTraining, FreeTraining, Natural, TradeOff
 from adamas.threat import Linf
 from tests.helpers import Linear, SmallNet
 
@@ -111,3 +112,39 @@ def test_trades_makes_a_model_as_steady_as_beta_asks():
         return TRADES(beta=1, steps=2)(copy.deepcopy(model), x, y, THREAT).item() - clean_part
 
     assert divergence(6) < divergence(0)
+
+
+# ------------------------------------------------------------------------------------------------------------- free
+
+
+def test_free_training_climbs_by_the_gradients_of_its_own_updates():
+    """Two replays on a linear model that stands still: no noise, then eps * sign(grad), where the next batch goes on."""
+    model, threat, kept = nn.Linear(2, 2, bias=False), Linf(eps=0.1), {}
+    with torch.no_grad():
+        model.weight.copy_(torch.tensor([[1.0, -1], [-1, 1]]))
+    x, y = torch.full((3, 2), 0.5), torch.zeros(3, dtype=torch.long)
+    objective, seen = FreeTraining(replays=2), []
+    for _ in range(2):
+        for x_adv in objective.inputs(x, threat, kept):
+            objective(model, x_adv, y, threat).backward()
+            seen.append(x_adv.detach())
+    worst = torch.tensor([0.4, 0.6]).expand(3, 2)
+    assert torch.equal(seen[0], x) and all(torch.allclose(images, worst) for images in seen[1:])
+    assert torch.allclose(next(objective.inputs(x[:2] + 0.05, threat, kept)), worst[:2] + 0.05)
+
+
+def test_free_training_makes_a_network_robust_at_the_price_of_natural_training(digits):
+    """As many updates as natural training, each with one backward pass."""
+    robust = {}
+    for objective, epochs in ((Natural(), 32), (FreeTraining(replays=4), 8)):
+        torch.manual_seed(0)
+        model, passes = SmallNet(), []
+        hook = model.register_forward_hook(lambda module, *_, passes=passes: passes.append(module.training))
+        fit(model, digits, Fit(objective=objective, epochs=epochs, batch_size=16, lr=0.05), Linf(eps=0.1))
+        hook.remove()
+        x, y = next(digits.test.batches(300))
+        x_adv = PGD(steps=10)(model.eval(), x, y, Linf(eps=0.1))
+        with torch.no_grad():
+            robust[type(objective).name] = float((model(x_adv).argmax(1) == y).float().mean()), sum(passes)
+    assert robust["free"][1] == robust["natural"][1]
+    assert robust["free"][0] > robust["natural"][0] + 0.2

@@ -44,6 +44,7 @@ def run(command: list[str], cwd: Path) -> str:
     return done.stdout
 
 
+@pytest.mark.timeout(900)  # a dozen commands, each a process that loads torch
 def test_readme_commands_run_in_order(tmp_path: Path) -> None:
     (recipe,) = blocks("README.md", "yaml")
     (tmp_path / "tiny.yaml").write_text(recipe)

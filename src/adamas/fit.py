@@ -117,27 +117,29 @@ def fit(
             stream = _mix(seed, state.epoch)  # of its own for every epoch, so that resuming repeats nothing
             with seeded(stream, fabric.device):
                 model.train()
-                loss_sum = torch.zeros((), device=fabric.device)
+                loss_sum, updates, kept = torch.zeros((), device=fabric.device), 0, dict[str, torch.Tensor]()
                 batches = data.train.batches(settings.batch_size, device=fabric.device, seed=stream, augment=settings.augment)
                 for step, (x, y) in zip(range(steps), batches, strict=False):
                     at = state.epoch + step / steps
                     for group in optimizer.param_groups:
                         group["lr"] = learning_rate(settings, at)
-                    with effective_weights(model):
-                        with fabric.autocast():
-                            loss = settings.objective(model, x, y, threat)
+                    for seen in settings.objective.inputs(x, threat, kept):
+                        with effective_weights(model):
+                            with fabric.autocast():
+                                loss = settings.objective(model, seen, y, threat)
+                            if compressor is not None:
+                                loss = loss + compressor.penalty(model, at / settings.epochs)
+                            fabric.backward(loss)
+                        optimizer.step()
+                        optimizer.zero_grad()
                         if compressor is not None:
-                            loss = loss + compressor.penalty(model, at / settings.epochs)
-                        fabric.backward(loss)
-                    optimizer.step()
-                    optimizer.zero_grad()
-                    if compressor is not None:
-                        compressor.after_step(model, (at + 1 / steps) / settings.epochs)
-                    if average is not None:
-                        average.update_parameters(model)
-                    loss_sum += loss.detach()
+                            compressor.after_step(model, (at + 1 / steps) / settings.epochs)
+                        if average is not None:
+                            average.update_parameters(model)
+                        loss_sum += loss.detach()
+                        updates += 1
                     advance(state.note)
-                state.close_epoch(loss_sum.item() / steps, data.validation, settings, threat)
+                state.close_epoch(loss_sum.item() / updates, data.validation, settings, threat)
             if checkpoint is not None:
                 state.save(checkpoint)
     state.settle(settings)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Annotated, ClassVar, Literal
 
 from torch import Tensor, nn
@@ -97,6 +97,10 @@ class Objective(ABC):
     @abstractmethod
     def __call__(self, model: nn.Module, x: Tensor, y: Tensor, threat: Threat) -> Tensor:
         """The loss of one batch, differentiable in the parameters."""
+
+    def inputs(self, x: Tensor, threat: Threat, kept: dict[str, Tensor]) -> Iterator[Tensor]:
+        """What the updates made on one batch are given in its place, one update each; `kept` lasts for an epoch."""
+        yield x
 
 
 class Compressor(ABC):
