@@ -32,6 +32,7 @@ from adamas.progress import console
 from adamas.progress import errors as error_console
 from adamas.recipe import Recipe, Stage
 from adamas.registry import KINDS, Pixels, describe, parse, plain, registered
+from adamas.report.benchmark import records_table, write_record
 from adamas.report.curve import write_curve
 from adamas.report.evaluation import audited, curved, evaluated
 from adamas.report.html import write_report
@@ -286,9 +287,37 @@ def export(
 
 
 @app.command()
-def report(artifacts: list[Path], out: Annotated[Path, typer.Option(help="The HTML file.")] = Path("report.html")) -> None:
-    """Compare artifacts in one table and one HTML report."""
-    _report([Artifact.load(path) for path in artifacts], out, "")
+def report(
+    artifacts: list[Path],
+    out: Annotated[Path, typer.Option(help="The HTML file.")] = Path("report.html"),
+    benchmark: Annotated[
+        bool, typer.Option("--benchmark", help="Measure and write benchmark.json, the adversarial-pruning benchmark's record.")
+    ] = False,
+    fill: Annotated[
+        list[str] | None,
+        typer.Option(help="Field of the taxonomy, e.g. key=Name_AuthorYearWord; repeat. This and below: records."),
+    ] = None,
+    n: Number = None,
+    norm: Annotated[str, typer.Option(help="Threat, see `adamas ls threat`.")] = "linf",
+    epsilons: Annotated[
+        list[str] | None, typer.Option("--eps", help="Largest distance in pixels; repeat. Without it 0.031 and 8/255.")
+    ] = None,
+    data_dir: DataDir = None,
+    seed: Seed = None,
+    device: Device = "auto",
+) -> None:
+    """Compare artifacts in one table and one HTML report, or write each one's record for the benchmark."""
+    if not benchmark and (fill or epsilons or n or seed is not None):
+        raise AdamasError("expected --benchmark with --fill, --eps, -n or --seed; a report shows figures as they were measured")
+    if not benchmark:
+        return _report([Artifact.load(path) for path in artifacts], out, "")
+    records = [
+        write_record(
+            path, fill=fill or [], norm=norm, epsilons=epsilons or [], n=n, seed=seed, data_dir=data_dir, device=device
+        )
+        for path in artifacts
+    ]
+    console.print(records_table(records))
 
 
 # --------------------------------------------------------------------------------------------------------- helpers

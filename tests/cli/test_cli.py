@@ -83,6 +83,20 @@ def test_evaluate_audit_and_curve_of_an_artifact_and_of_its_file(trained: Path) 
     assert "median distance" in printed and (trained / "c.svg").exists()
 
 
+def test_records_for_the_pruning_benchmark(trained: Path) -> None:
+    adamas("compress", "runs/net", "prune", "keep=0.2", "--out", "runs/pruned", cwd=trained)
+    command = ["report", "runs/pruned", "runs/net", "--benchmark", "-n", "4", "--eps", "1"]  # all images fall at once
+    printed = adamas(*command, "--fill", "key=Mine_Doe2026Small", cwd=trained)
+    for part in ("Mine_Doe2026Small_cnn8_digits_US_80", "Mine_Doe2026Small_cnn8_digits_dense_0", "linf(eps=1.0)", "met"):
+        assert part in printed, part
+    record = json.loads((trained / "runs/pruned/benchmark.json").read_text())
+    assert record["taxonomy"]["Pruning criterion"] == "Lowest Weight Magnitude (LWM)" and record["density"]["agree"] is True
+    assert record["n"] == 4 and record["robust"][0]["autoattack"]["right"] == 0
+    assert "sparsity 0" in " ".join(printed.split())
+    sentence = "expected --benchmark with --fill, --eps, -n or --seed"
+    assert sentence in " ".join(adamas("report", "runs/net", "-n", "4", cwd=trained, code=1).split())
+
+
 def test_an_evaluation_is_split_and_merged(trained: Path) -> None:
     command = ["evaluate", "runs/net", "-a", "fgsm", "chunk=10", "--state", "state"]
     assert "n = 20" in adamas(*command, "--part", "2/2", cwd=trained)
@@ -131,6 +145,7 @@ def test_all_mistakes_of_a_recipe_at_once(tmp_path: Path) -> None:
         (["evaluate", "x.onnx"], "expected --data, the test images to attack the file on"),
         (["audit", "x.onnx", "--data", "digits"], "expected an ONNX file, there is none at x.onnx"),
         (["curve", "nowhere", "--eps", "8"], "expected an artifact directory"),
+        (["report", "nowhere", "--benchmark"], "expected an artifact directory"),
         (["audit", "x.onnx", "--data", "digits", "--eps", "8"], "did you mean 8/255?"),
         (["train", "--data", "digit"], "did you mean 'digits'"),
         (["train", "--data", "mnist", "--data-dir", "."], "MNIST"),
