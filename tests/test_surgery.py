@@ -359,6 +359,7 @@ def test_masks_and_originals_are_resized_too():
     halved(model)
     Prune(keep=0.3).attach(model)
     Prune(keep=0.3).calibrate(model, [], None)
+    Prune(keep=0.3).finish(model)
     fresh = CNN8(width=4).build((3, 8, 8), 10)
     Prune(keep=0.3).attach(fresh)
     resize_to(fresh, model.state_dict())

@@ -10,10 +10,12 @@ from adamas.compress.prune import Prune
 from adamas.errors import AdamasError
 from adamas.fit import Fit, fit
 from adamas.models.cnn8 import CNN8
+from adamas.rates.globally import Global
 from adamas.rates.learned import Learned as LearnedRates
 from adamas.rates.uniform import Uniform
 from adamas.scores.learned import Learned as LearnedScores
 from adamas.scores.learned import scaled
+from adamas.scores.random import Random
 from adamas.threat import Linf
 from adamas.weights import bake
 from tests.helpers import SmallNet
@@ -29,10 +31,15 @@ def two() -> nn.Sequential:
     return model
 
 
-def pruned(model: nn.Module, **settings) -> nn.Module:
+def begun(model: nn.Module, **settings) -> nn.Module:
     method = Prune(**settings)
     method.attach(model)
     method.calibrate(model, [], THREAT)
+    return model
+
+
+def pruned(model: nn.Module, **settings) -> nn.Module:
+    Prune(**settings).finish(begun(model, **settings))
     return model
 
 
@@ -41,7 +48,7 @@ def nonzeros(model: nn.Module) -> int:
 
 
 def test_the_largest_weights_of_all_layers_together_stay():
-    model = pruned(two(), keep=0.375)
+    model = pruned(two(), keep=0.375, rates=Global())
     assert model[0].weight.tolist() == [[0, -8], [7, 0]] and model[1].weight.tolist() == [[0, 0], [0, 6]]
 
 
@@ -55,7 +62,7 @@ def test_every_layer_keeps_one_weight_at_least():
     model = two()
     with torch.no_grad():
         model[1].weight.mul_(0.01)
-    assert pruned(model, keep=0.25)[1].weight.count_nonzero() == 1 and nonzeros(model) == 2
+    assert pruned(model, keep=0.25, rates=Global())[1].weight.count_nonzero() == 1 and nonzeros(model) == 2
 
 
 def test_attaching_alone_changes_nothing():
@@ -128,13 +135,55 @@ def test_the_state_dict_holds_everything():
     assert torch.equal(fresh(torch.eye(2)), model(torch.eye(2)))
 
 
+# ------------------------------------------------------------------------------------------------------ step by step
+
+
+def test_the_share_kept_falls_along_a_cubic_and_what_is_gone_stays_gone():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(40, 25, bias=False), nn.Linear(25, 40, bias=False))  # 1,000 weights each
+    method, left = Prune(keep=0.1, rates=Uniform(), ramp=0.5), []
+    method.attach(model)
+    method.calibrate(model, [], THREAT)
+    gone = torch.zeros(25, 40, dtype=torch.bool)
+    for step in range(1, 65):
+        with torch.no_grad():
+            for layer in model:
+                layer.parametrizations.weight.original += 0.01 * torch.randn_like(layer.weight)  # type: ignore[union-attr, operator]
+        method.after_step(model, step / 64)
+        left.append(int(model[0].weight.count_nonzero()))
+        assert not (model[0].weight[gone] != 0).any()
+        gone = model[0].weight == 0
+    assert left[:32] == pytest.approx([1000 * (0.1 + 0.9 * (1 - step / 32) ** 3) for step in range(1, 33)], abs=1)
+    assert set(left[32:]) == {100}
+    before = model[0].weight.detach().clone()
+    method.finish(model)
+    assert torch.equal(model[0].weight, before) and type(model[0].parametrizations.weight[0]) is Mask  # type: ignore[union-attr, index]
+
+
+def test_weights_are_ranked_as_they_are_when_they_go_not_as_they_were():
+    model = two()
+    method = Prune(keep=0.5, rates=Uniform(), ramp=1.0)
+    method.attach(model)
+    method.calibrate(model, [], THREAT)
+    with torch.no_grad():
+        model[0].parametrizations.weight.original.copy_(torch.tensor([[9.0, 1], [1, 9]]))
+    method.after_step(model, 1.0)
+    assert model[0].weight.tolist() == [[9, 0], [0, 9]]
+
+
+def test_scores_other_than_magnitudes_and_a_ramp_of_nothing_prune_at_once(digits):
+    for settings in ({"ramp": 0.0}, {"scores": Random()}):
+        assert nonzeros(begun(two(), keep=0.5, rates=Uniform(), **settings)) == 4
+    assert nonzeros(begun(two(), keep=0.5, rates=Uniform())) == 8
+
+
 # ---------------------------------------------------------------------------------------------- what a stage learns
 
 HYDRA = {"scores": LearnedScores(), "rates": Uniform()}
 
 
 def test_learned_scores_start_as_magnitudes_and_hold_the_weights_still():
-    model, plain = pruned(two(), keep=0.5, **HYDRA), pruned(two(), keep=0.5, rates=Uniform())
+    model, plain = begun(two(), keep=0.5, **HYDRA), pruned(two(), keep=0.5, rates=Uniform())
     assert all(torch.equal(a.weight, b.weight) for a, b in zip(model, plain, strict=True))
     assert [name for name, p in model.named_parameters() if p.requires_grad] == [
         f"{i}.parametrizations.weight.0.ranked.scores" for i in (0, 1)
@@ -213,6 +262,7 @@ def test_a_budget_of_multiply_accumulates_is_met(trained, digits):
     method = Prune(keep=0.3, budget="macs", rates=Uniform())
     method.attach(trained)
     method.calibrate(trained, example, THREAT)
+    method.finish(trained)
     uses = [64, 16, 1, 1]  # SmallNet on 8x8: two convolutions on 8x8 and 4x4 maps, two linear layers
     layers = [layer for layer in trained if parametrize.is_parametrized(layer)]
     spent = sum(int(layer.weight.count_nonzero()) * use for layer, use in zip(layers, uses, strict=True))

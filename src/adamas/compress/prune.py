@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
+from annotated_types import Ge, Le
 from torch import Tensor, nn
 
 from adamas.compress.budget import exact
@@ -24,11 +25,12 @@ from adamas.compress.masks import (
     masked_layers,
     swap,
 )
+from adamas.compress.ramp import Ramp, follow, shrink
 from adamas.cost import uses
 from adamas.rates import AnyRates
-from adamas.rates.globally import Global
+from adamas.rates.lamp import LAMP
 from adamas.rates.learned import Learned as LearnedRates
-from adamas.registry import Share, register
+from adamas.registry import Number, Share, register
 from adamas.roles import Batches, Compressor, Threat
 from adamas.scores import AnyScores
 from adamas.scores.magnitude import Magnitude
@@ -39,18 +41,21 @@ class Prune(Compressor):
     """Sets the weights of lowest score in convolutions and linear layers to zero and keeps them there.
 
     `keep`: the share of the budget that stays, counted in weights or in multiply-accumulates, met exactly (to one weight).
-    `scores` rank the weights of a layer, `rates` divide the budget among layers; where either is learned the stage needs a
-    fit: it trains them and the norms while the weights stand still, and ends with a fixed mask. `exclude` names layers left
-    dense, as names or patterns. Biases and norms are not pruned. `faithful`: weight decay acts on scores and rates too.
+    `scores` rank the weights of a layer, `rates` divide the budget among layers. By magnitude, in a stage that has a fit, the
+    share kept falls over the first `ramp` of it and weights are ranked anew as they train; a ramp of 0 prunes before. Other
+    scores are taken once, before the fit. Where scores or rates are learned the stage needs a fit: it trains them and the
+    norms while the weights stand still. A fixed mask is left in the end. `exclude` names layers left dense, as names or
+    patterns. Biases and norms are not pruned. `faithful`: weight decay acts on learned scores and rates too.
 
-    HYDRA is learned scores at uniform rates, HARP learned scores at learned rates, LWM magnitudes at uniform rates.
-    Source: Sehwag et al. 2020; HARP; Blalock et al. 2020. Deviation: the budget is exact, and a stage whose learned rates
-    exceed it fails instead of shipping more.
+    HYDRA is learned scores at uniform rates, HARP learned scores at learned rates, LWM magnitudes at uniform rates at once.
+    Source: Zhu and Gupta 2017; Lee et al. 2021; Sehwag et al. 2020; HARP; Blalock et al. 2020. Deviation: the budget is exact,
+    and a stage whose learned rates exceed it fails instead of shipping more.
     """
 
     keep: Share = 0.1
     scores: AnyScores = Magnitude()
-    rates: AnyRates = Global()
+    rates: AnyRates = LAMP()
+    ramp: Annotated[Number, Ge(0), Le(1)] = 0.4
     budget: Literal["weights", "macs"] = "weights"
     exclude: tuple[str, ...] = ()
     faithful: bool = False
@@ -59,7 +64,7 @@ class Prune(Compressor):
         attach_masks(model, self.exclude, "prune")
 
     def calibrate(self, model: nn.Module, batches: Batches, threat: Threat) -> None:
-        """Score the weights as they are now, divide the budget, set the masks; learned ones start from there."""
+        """Score the weights as they are now, divide the budget, set the masks or what they are learned from."""
         layers = masked_layers(model, self.exclude)
         weights = [layer.weight.detach() for layer in layers.values()]
         prices = [1] * len(layers)
@@ -77,6 +82,8 @@ class Prune(Compressor):
             if self.scores.learned or learned:
                 rate = LearnedRate(share, learned.floor * self.keep) if learned else None
                 swap(layer, LearnedMask(Ranked(score, self.scores.learned, count, rate), price, hold_still([layer])))
+            elif self.ramp and isinstance(self.scores, Magnitude):
+                swap(layer, Ramp(score, price))
             else:
                 mask_of(layer).mask.copy_(highest(score, count))
 
@@ -86,38 +93,50 @@ class Prune(Compressor):
         return hardware_loss([mask.ranked.rate for mask in masks], self._excess(masks)) if masks else 0.0
 
     def after_step(self, model: nn.Module, progress: float) -> None:
+        if ramps := self._masked(model, Ramp):
+            follow(list(ramps), self.rates, self.keep, progress / self.ramp)
         masks = self._rated(model)
         if masks and isinstance(self.rates, LearnedRates):
             press([mask.ranked.rate for mask in masks], self._excess(masks), self.rates.gamma)
 
     def undecayed(self, model: nn.Module) -> Iterable[nn.Parameter]:
-        return [] if self.faithful else [p for mask in self._learned(model).values() for p in mask.parameters()]
+        return [] if self.faithful else [p for mask in self._masked(model, LearnedMask).values() for p in mask.parameters()]
 
     @torch.no_grad()
     def finish(self, model: nn.Module) -> None:
-        """Fix the masks that were learned, at exactly the budget, and let the weights train again."""
-        learned = self._learned(model)
+        """Fix the masks at exactly the budget, and let weights that stood still train again."""
+        ramps, learned = self._masked(model, Ramp), self._masked(model, LearnedMask)
+        if ramps:
+            shrink(list(ramps), self.rates, self.keep)
+        for layer, mask in ramps.items():
+            _fix(layer, mask.mask)
         counts = [mask.ranked.count for mask in learned.values()]
         if rated := self._rated(model):
             check_met(float(self._excess(rated)), self.keep)
             rates = [float(mask.ranked.rate()) for mask in rated]
             counts = exact(rates, [mask.mask.numel() for mask in rated], [mask.price for mask in rated], self.keep)
-        for (name, mask), count in zip(learned.items(), counts, strict=True):
-            fixed = Mask(mask.mask)
-            fixed.mask.copy_(highest(mask.ranked.ranking, count))
-            swap(model.get_submodule(name), fixed)
+        for (layer, mask), count in zip(learned.items(), counts, strict=True):
+            _fix(layer, highest(mask.ranked.ranking, count))
             for parameter in mask.still:
                 parameter.requires_grad_(True)
 
-    def _learned(self, model: nn.Module) -> dict[str, Any]:
-        masks = {name: mask_of(layer) for name, layer in masked_layers(model, self.exclude).items()}
-        return {name: mask for name, mask in masks.items() if isinstance(mask, LearnedMask)}
+    def _masked(self, model: nn.Module, kind: type[Mask]) -> dict[Any, Any]:
+        """The layers whose mask is of this kind, and their masks."""
+        masks = {layer: mask_of(layer) for layer in masked_layers(model, self.exclude).values()}
+        return {layer: mask for layer, mask in masks.items() if isinstance(mask, kind)}
 
     def _rated(self, model: nn.Module) -> list[Any]:
         """The masks of learned rates: all or none."""
-        return [mask for mask in self._learned(model).values() if mask.ranked.rate is not None]
+        return [mask for mask in self._masked(model, LearnedMask).values() if mask.ranked.rate is not None]
 
     def _excess(self, masks: list[Any]) -> Tensor:
         """Cost over budget, less one."""
         spent = torch.stack([mask.ranked.rate() * (mask.mask.numel() * mask.price) for mask in masks]).sum()
         return spent / (self.keep * sum(mask.mask.numel() * mask.price for mask in masks)) - 1
+
+
+def _fix(layer: nn.Module, mask: Tensor) -> None:
+    """Put a fixed mask in the place of whatever the stage had there."""
+    fixed = Mask(mask)
+    fixed.mask.copy_(mask)
+    swap(layer, fixed)
