@@ -48,7 +48,12 @@ Settings = Annotated[list[str] | None, typer.Argument(help="Settings as key=valu
 DataDir = Annotated[Path | None, typer.Option(help="Where data sets lie; without it they are downloaded to the cache.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")]
 Subjects = Annotated[Path, typer.Argument(metavar="ARTIFACT_OR_ONNX", help="An artifact's directory or an ONNX file.")]
-Attacks = Annotated[list[str] | None, typer.Option("--attack", "-a", help="Attack to run, see `adamas ls attack`; repeat.")]
+Attacks = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--attack", "-a", help="Attack to run, e.g. autoattack or '{name: pgd, steps: 30}', see `adamas ls attack`; repeat."
+    ),
+]
 Number = Annotated[int | None, typer.Option("-n", "--n", help="Use so many test images only.", min=1)]
 Norm = Annotated[str | None, typer.Option(help="Threat, see `adamas ls threat`; the artifact's own if not given.")]
 Eps = Annotated[str | None, typer.Option(help="Largest distance in pixels of a [0, 1] image, e.g. 8/255.")]
@@ -206,7 +211,7 @@ def evaluate_artifact(
     """Evaluate an artifact or an ONNX file: clean, every attack, worst case, and the same as shipped."""
     found = subject(path, dataset=data, data_dir=data_dir, n=n, norm=norm, eps=eps, seed=seed)
     default = plain(found.artifact.recipe.evaluate if found.artifact else Evaluate())
-    chosen = parse(Evaluate, recipes.changed(default | ({"attacks": attacks} if attacks else {}), values or []))
+    chosen = parse(Evaluate, recipes.changed(default | _chosen(attacks), values or []))
     judges = {found.file.name: OnnxModel(found.file)} if found.file else {}
     result = evaluate(
         found.model, found.data, chosen, found.threat, seed=found.seed, judges=judges, title=f"evaluate {found.name}",
@@ -241,7 +246,7 @@ def audit_file(
     if found.file is None:
         raise AdamasError(f"{path}: expected an exported file in the artifact, there is none; run `adamas export {path}` first")
     raw = plain(Audit(queries=queries))
-    raw["evaluate"] |= {"attacks": attacks} if attacks else {}
+    raw["evaluate"] |= _chosen(attacks)
     chosen = parse(Audit, recipes.changed(raw, [f"evaluate.{value}" for value in values or []]))
     others = {} if found.artifact is None else {"the trained model": found.model}
     others |= {str(other): _network(other) for other in sources or []}
@@ -321,6 +326,11 @@ def report(
 
 
 # --------------------------------------------------------------------------------------------------------- helpers
+
+
+def _chosen(attacks: list[str] | None) -> dict[str, Any]:
+    """The key of an evaluation's settings that -a stands for, if it was given."""
+    return recipes.changed({}, [f"attacks=[{', '.join(attacks)}]"]) if attacks else {}
 
 
 def _extend(

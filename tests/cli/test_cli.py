@@ -61,11 +61,22 @@ def test_evaluate_audit_and_curve_of_an_artifact_and_of_its_file(trained: Path) 
     adamas("compress", "runs/net", "ptq", "--out", "runs/audited", cwd=trained)
     file = "runs/audited/model.int8.onnx"
     printed = adamas(
-        "evaluate", "runs/audited", "-a", "fgsm", "-a", "pgd", "round=true", "-n", "20", "--out", "e.json", cwd=trained
+        "evaluate",
+        "runs/audited",
+        "-a",
+        "fgsm",
+        "-a",
+        "{name: pgd, steps: 3}",
+        "round=true",
+        "-n",
+        "20",
+        "--out",
+        "e.json",
+        cwd=trained,
     )
     assert "model.int8.onnx: clean" in printed and "n = 20, seed 0" in printed
     figures = json.loads((trained / "e.json").read_text())
-    assert figures["settings"]["round"] is True and [a["attack"] for a in figures["attacks"]] == ["fgsm", "pgd"]
+    assert figures["settings"]["round"] is True and [a["attack"] for a in figures["attacks"]] == ["fgsm", "pgd(steps=3)"]
     printed = adamas(
         "audit", file, "--data", "digits", "-a", "fgsm", "--queries", "5", "--from", "runs/net", "-n", "20", cwd=trained
     )

@@ -83,6 +83,8 @@ def test_locality_is_the_rates_and_criterion_the_scores(stage: Any, locality: st
 
 def test_the_fit_of_a_pruning_stage_is_fine_tuning_unless_it_trains_the_masks() -> None:
     assert found(NATURAL, prune() | ROBUST).finetuning == AT
+    assert found(NATURAL, prune() | ROBUST).shots == "IT"  # step by step while it trains
+    assert found(NATURAL, {"compress": {"name": "prune", "ramp": 0}} | ROBUST).shots == "1S"
     assert found(NATURAL, prune("learned") | ROBUST).finetuning == "None"
     assert found(NATURAL, prune("magnitude", "learned") | ROBUST).finetuning == "None"
     assert found(NATURAL, prune() | ROBUST, TRADES).finetuning == f"{AT} + Adversarial Training (AT) TRADES"

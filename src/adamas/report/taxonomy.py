@@ -95,6 +95,8 @@ def taxonomy(recipe: Recipe, network: str) -> Taxonomy:
     before, (opened, closed) = stages[:first], (stages[first], stages[last])
     tuned = _objectives([*([] if _trains_masks(closed.compress) else [closed]), *stages[last + 1 :]])
     shared: dict[str, Any] = _specifics([stage.compress for i, stage in enumerate(stages) if i in pruned])
+    if any(_step_by_step(stages[i]) for i in pruned):
+        shared["shots"] = "IT"
     if any(stage.fit for stage in before):
         found = Taxonomy(pipeline="A", pretraining=_objectives(before), finetuning=tuned, **shared)
         return parse(Taxonomy, plain(found) | _published(found, opened.compress))
@@ -132,6 +134,11 @@ def _facts(compressor: Compressor | None) -> tuple[str | None, str | None, str |
 def _trains_masks(compressor: Compressor | None) -> bool:
     scored = isinstance(compressor, Prune | Filters) and (compressor.scores.learned or compressor.rates.name == "learned")
     return scored or isinstance(compressor, ADMM)
+
+
+def _step_by_step(stage: Stage) -> bool:
+    pruner = stage.compress
+    return isinstance(pruner, Prune) and stage.fit is not None and pruner.scores.name == "magnitude" and pruner.ramp > 0
 
 
 def _pruning_step(stage: Stage) -> str | None:
