@@ -20,6 +20,7 @@ from torch import nn
 from adamas import recipe as recipes
 from adamas.artifact import Artifact
 from adamas.audit import Audit, audit
+from adamas.claims import check_claims, judged, verdicts_table
 from adamas.curve import security_curve
 from adamas.deploy.files import export_files
 from adamas.deploy.runtime import OnnxModel
@@ -94,7 +95,9 @@ def check(recipe: list[Path]) -> None:
     mistakes = []
     for path in recipe:
         try:
-            console.print(f"{path}: {len(recipes.read(path))} rows, no mistakes", markup=False)
+            found = recipes.read(path)
+            check_claims(recipes.claims(path), found)
+            console.print(f"{path}: {len(found)} rows, no mistakes", markup=False)
         except AdamasError as error:
             mistakes.append(str(error))
     if mistakes:
@@ -110,8 +113,9 @@ def run_recipe(
     data_dir: DataDir = None,
     device: Device = "auto",
 ) -> None:
-    """Run every row of a recipe and write a report; the same command goes on after an interruption."""
+    """Run every row of a recipe, write a report and check its claims; the same command goes on after an interruption."""
     found = recipes.read(recipe, changes or [])
+    claims = [] if changes else check_claims(recipes.claims(recipe), found)  # of the recipe as it is written
     chosen = {name: row for name, row in found.items() if only is None or fnmatch(name, only)}
     if not chosen:
         raise AdamasError(f"no row matches {only!r}{nearest(only, found)}")
@@ -120,6 +124,11 @@ def run_recipe(
         announce=lambda row: console.print(f"{row}", style="bold", markup=False),
     )  # fmt: skip
     _report(made, out / slug(recipe.stem) / "report.html", next(iter(chosen.values())).title or recipe.stem)
+    if claims:
+        verdicts = judged(claims, made)
+        console.print(verdicts_table(verdicts))
+        if failed := [verdict.claim for verdict in verdicts if verdict.holds is False]:
+            raise AdamasError("\n".join(f"expected the claim {claim} to hold, it does not" for claim in failed))
 
 
 @app.command()

@@ -90,6 +90,7 @@ def read(path: Path | str, overrides: tuple[str, ...] | list[str] = ()) -> dict[
     path = Path(path)
     raw = _load(path)
     sweep = raw.pop("sweep", None) or {}
+    raw.pop("claims", None)
     changes = [_split(override) for override in overrides]
     rows: dict[str, Recipe] = {}
     errors: dict[str, None] = {}
@@ -104,6 +105,11 @@ def read(path: Path | str, overrides: tuple[str, ...] | list[str] = ()) -> dict[
     if errors:
         raise AdamasError("\n".join(f"{path.name}: {line}" for line in errors))
     return rows
+
+
+def claims(path: Path | str) -> Any:
+    """What a recipe file claims of its rows, as written there."""
+    return _load(Path(path)).get("claims") or []
 
 
 def changed(document: dict[str, Any], overrides: tuple[str, ...] | list[str]) -> dict[str, Any]:
@@ -129,6 +135,11 @@ def schema() -> dict[str, Any]:
             "description": "Recipe files, relative to this one, that this one changes; later ones win.",
         },
         "define": fragment | {"description": "Named stages; `stages` may list them by name."},
+        "claims": {
+            "type": "array",
+            "items": {"type": "string"},
+            "description": "Comparisons that measured rows must meet.",
+        },
         "sweep": {"type": "object", "description": "Keys to lists (or named values) of which every combination is one row."},
     }
     document["properties"]["stages"]["items"] = {"anyOf": [{"type": "string"}, {"$ref": "#/$defs/Stage"}]}

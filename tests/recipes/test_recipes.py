@@ -9,12 +9,13 @@ from typing import Any
 import pytest
 import torch
 
+from adamas.claims import check_claims
 from adamas.data import Data, Images
 from adamas.data.images import Split, divide
 from adamas.deploy.files import export_files
 from adamas.models import normalized
 from adamas.pipeline import run_stage
-from adamas.recipe import Recipe, Stage, read
+from adamas.recipe import Recipe, Stage, claims, read
 from adamas.registry import plain
 
 ROOT = Path(__file__).parents[2]
@@ -51,6 +52,7 @@ def shrunk(stage: Stage) -> Stage:
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
 def test_recipe_is_valid_and_titled(path: Path) -> None:
+    check_claims(claims(path), read(path))
     for name, row in read(path).items():
         assert row.title, name
         assert row.stages, name
