@@ -131,6 +131,18 @@ def test_show_and_run_a_recipe_with_overrides(tmp_path: Path) -> None:
     assert "no row matches 'seed=7'" in adamas("run", "mine.yaml", "--only", "seed=7", cwd=tmp_path, code=1)
 
 
+def test_claims_are_checked_on_what_was_measured(tmp_path: Path) -> None:
+    (tmp_path / "tiny.yaml").write_text(
+        "data: digits\nsplit: {train: 60, test: 10}\nmodel: {name: cnn8, width: 4}\nstages: [{fit: {epochs: 1}}]\n"
+        "evaluate: {attacks: [fgsm]}\nclaims: ['clean(\"tiny\") >= 0', 'params(\"tiny\") <= 9']\n"
+    )
+    printed = adamas("run", "tiny.yaml", cwd=tmp_path, code=1)
+    assert 'expected the claim params("tiny") <= 9 to hold, it does not' in printed and ">= 0 to hold" not in printed
+    assert "yes" in printed and (tmp_path / "runs/tiny/report.html").exists()
+    (tmp_path / "other.yaml").write_text((tmp_path / "tiny.yaml").read_text())  # its only row is named after the file
+    assert "there is no row 'tiny'. Valid: other" in adamas("check", "other.yaml", cwd=tmp_path, code=1)
+
+
 def test_all_mistakes_of_a_recipe_at_once(tmp_path: Path) -> None:
     (tmp_path / "bad.yaml").write_text(
         "data: digit\nmodle: cnn8\nthreat: {name: linf, eps: x}\n"
