@@ -223,12 +223,12 @@ def test_sweep_reports_failures_at_the_end_and_keeps_the_rest(data: Data, tmp_pa
 
 
 def test_images_of_earlier_stages_attack_the_last_one(made: adamas.Artifact, data: Data, tmp_path: Path) -> None:
-    sources = [{"stage": 0, "attack": {"name": "pgd", "steps": 2}}, {"stage": 1, "attack": "fgsm"}]
+    sources = [{"stage": 0, "attack": {"name": "pgd", "steps": 2}}, {"stage": 1, "attack": "fgsm"}, {"stage": -1, "attack": "fgsm"}]
     recipe = replace(RECIPE, transfer=sources, evaluate=replace(RECIPE.evaluate, exhaustive=True))
     out = made.path.parent
     artifact = adamas.run(recipe, data=data, out=out, name="transferred")
     found = {attack["attack"]: attack for attack in artifact.evaluation["attacks"]}
-    assert list(found) == ["pgd(steps=2)", "fgsm on stages.1", "pgd(steps=2) on stages.0"]
+    assert list(found) == ["pgd(steps=2)", "fgsm on stages.1", "fgsm on the start", "pgd(steps=2) on stages.0"]
     parent = adamas.run(replace(RECIPE, stages=RECIPE.stages[:1]), data=data, out=out, name="parent").model()
     own = adamas.evaluate(
         artifact.model(), data, recipe.evaluate, recipe.threat, also=[adamas.Transfer(parent, "stages.0", adamas.PGD(steps=2))]
@@ -236,9 +236,26 @@ def test_images_of_earlier_stages_attack_the_last_one(made: adamas.Artifact, dat
     assert found["pgd(steps=2) on stages.0"]["broken"] == next(a.broken for a in own.attacks if "stages.0" in a.attack)
 
 
+def test_the_model_as_it_came_attacks_too(made: adamas.Artifact, data: Data, tmp_path: Path) -> None:
+    """Of a model of the user's own, and of an artifact that a run goes on from: there the start is the last stage before."""
+    dense = made.model()
+    recipe = replace(RECIPE, model=None, stages=(adamas.Stage(compress=adamas.Prune(keep=0.5)),), transfer=[{"stage": -1}])
+    longer = replace(made.recipe, stages=(*made.recipe.stages, recipe.stages[0]), transfer=[{"stage": 2}])
+    for name, artifact in {
+        "own": adamas.run(recipe, data=data, model=dense, out=tmp_path, name="own"),
+        "on": adamas.run(longer, data=data, start=made, out=tmp_path, name="on"),
+    }.items():
+        own = adamas.evaluate(
+            artifact.model(dense) if name == "own" else artifact.model(), data, artifact.recipe.evaluate, recipe.threat,
+            also=[adamas.Transfer(dense, "the start", adamas.PGD())],
+        )  # fmt: skip
+        measured = {attack["attack"]: attack["broken"] for attack in artifact.evaluation["attacks"]}
+        assert {attack.attack: attack.broken for attack in own.attacks} == measured and "pgd on the start" in measured
+
+
 def test_only_stages_of_this_run_can_be_transferred_from(made: adamas.Artifact, data: Data, tmp_path: Path) -> None:
-    with pytest.raises(adamas.AdamasError, match="transfer: expected a stage from 0 to 2, got 3"):
+    with pytest.raises(adamas.AdamasError, match="transfer: expected a stage from -1 to 2, got 3"):
         replace(RECIPE, transfer=[{"stage": 3}])
     longer = replace(made.recipe, stages=(*made.recipe.stages, adamas.Stage(fit=QUICK)), transfer=[{"stage": 1}])
-    with pytest.raises(adamas.AdamasError, match="transfer: expected a stage from 3 on, got 1, which an earlier run has done"):
+    with pytest.raises(adamas.AdamasError, match="transfer: expected a stage from 2 on, got 1, which an earlier run has done"):
         adamas.run(longer, data=data, out=tmp_path, start=made)

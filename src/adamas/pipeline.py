@@ -77,8 +77,8 @@ def run(
         data = load(recipe.data, recipe.split, data_dir=data_dir, seed=recipe.seed)
     done = len(start.recipe.stages) if start else 0
     for source in recipe.transfer:
-        if source.stage < done:
-            raise AdamasError(f"transfer: expected a stage from {done} on, got {source.stage}, which an earlier run has done")
+        if source.stage < done - 1:  # that one left the model as it came to this run
+            raise AdamasError(f"transfer: expected a stage from {done - 1} on, got {source.stage}, which an earlier run has done")
     network = type(model).__qualname__ if model is not None else recipe.model.name if recipe.model else ""
     model = _initial_model(recipe, data, model, start).to(fabric(device).device)
     path = Path(out) / slug(name)
@@ -124,11 +124,11 @@ def _transfers(fresh: nn.Module, recipe: Recipe, cache: Path, keys: Sequence[str
     """The attacks on models of earlier stages; `fresh` is the model before the first stage of this run."""
     attacks = []
     for source in recipe.transfer:
-        n = source.stage + 1 - done
-        stages = recipe.stages[done : done + n]
-        weights = read_weights(cache / keys[n] / WEIGHTS)
-        model = restore(copy.deepcopy(fresh), [stage.compress for stage in stages if stage.compress is not None], weights)
-        attacks.append(Transfer(model, f"stages.{source.stage}", source.attack))
+        model, n = copy.deepcopy(fresh), source.stage + 1 - done
+        if n:
+            compressors = [stage.compress for stage in recipe.stages[done : done + n] if stage.compress is not None]
+            restore(model, compressors, read_weights(cache / keys[n] / WEIGHTS))
+        attacks.append(Transfer(model, f"stages.{source.stage}" if n else "the start", source.attack))
     return attacks
 
 

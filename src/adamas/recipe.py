@@ -53,9 +53,9 @@ class Deploy:
 
 @settings
 class FromStage:
-    """Images crafted by `attack` on the model as stage number `stage` (0 is the first) left it."""
+    """Images crafted by `attack` on the model as stage number `stage` (0 is the first) left it; -1: as it came."""
 
-    stage: Annotated[int, Ge(0)] = 0
+    stage: Annotated[int, Ge(-1)] = 0
     attack: AnyAttack = "pgd"  # type: ignore[assignment]
 
 
@@ -78,7 +78,7 @@ class Recipe:
     def __post_init__(self) -> None:
         for source in self.transfer:
             if source.stage >= len(self.stages):
-                raise ValueError(f"transfer: expected a stage from 0 to {len(self.stages) - 1}, got {source.stage}")
+                raise ValueError(f"transfer: expected a stage from -1 to {len(self.stages) - 1}, got {source.stage}")
 
 
 def read(path: Path | str, overrides: tuple[str, ...] | list[str] = ()) -> dict[str, Recipe]:

@@ -93,3 +93,19 @@ def test_frozen_weights_are_scored_and_stay_frozen():
     (found,) = Gradient()(model, {"1": model[1]}, [(X, Y)], THREAT)
     torch.testing.assert_close(found, gradient(X, Y).abs())
     assert not model[1].parametrizations.weight.original.requires_grad
+
+
+@pytest.mark.parametrize(
+    ("factor", "message"),
+    [
+        (1e6, "scores: expected gradients to rank weights by, got zero from 1 on; a model that returns probabilities"),
+        (float("nan"), "scores: expected finite gradients, got others in 1; look at the model's logits"),
+    ],
+)
+def test_gradients_that_rank_nothing_are_refused(factor, message):
+    model = linear()
+    with torch.no_grad():
+        model[1].parametrizations.weight.original *= factor
+    y = model.eval()(X).argmax(1)  # saturated and right: the loss is flat
+    with pytest.raises(AdamasError, match=message):
+        GAP(attack=FGSM())(model, {"1": model[1]}, [(X, y)], THREAT)

@@ -49,7 +49,7 @@ def first_images(batches: Batches, images: int) -> Iterator[tuple[Tensor, Tensor
 def summed_gradients(model: nn.Module, layers: Mapping[str, Any], batches: Batches) -> list[Tensor]:
     """The gradient of the summed cross-entropy with respect to every layer's weight, the model in eval mode.
 
-    Errors: a layer that the loss does not depend on.
+    Errors: a layer that the loss does not depend on; gradients that are not finite, or zero everywhere.
     """
     weights = [original(layer) for layer in layers.values()]
     frozen = [weight for weight in weights if not weight.requires_grad]
@@ -69,4 +69,12 @@ def summed_gradients(model: nn.Module, layers: Mapping[str, Any], batches: Batch
         finally:
             for weight in frozen:
                 weight.requires_grad_(False)
+    for name, total in zip(layers, sums, strict=True):
+        if not total.isfinite().all():
+            raise AdamasError(f"scores: expected finite gradients, got others in {name}; look at the model's logits")
+    if not any(total.any() for total in sums):
+        raise AdamasError(
+            f"scores: expected gradients to rank weights by, got zero from {next(iter(layers))} on; a model that returns "
+            "probabilities instead of logits saturates so"
+        )
     return sums
