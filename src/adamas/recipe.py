@@ -41,6 +41,8 @@ class Stage:
     def __post_init__(self) -> None:
         if self.compress is None and self.fit is None:
             raise ValueError("expected a stage with 'compress', 'fit' or both, got neither")
+        if self.compress is not None and self.compress.needs_fit and self.fit is None:
+            raise ValueError(f"{self.compress.name}: expected a fit in the same stage, in which it learns, got none")
 
 
 @settings

@@ -108,6 +108,11 @@ class Compressor(ABC):
 
     name: ClassVar[str]
 
+    @property
+    def needs_fit(self) -> bool:
+        """Whether a stage without a fit would not do what the settings say."""
+        return False
+
     @abstractmethod
     def attach(self, model: nn.Module) -> None:
         """Change the structure in place, without data; loading an artifact replays this."""

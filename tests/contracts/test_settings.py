@@ -92,6 +92,14 @@ def test_a_stage_needs_one_of_its_two_halves():
         Stage()
 
 
+@pytest.mark.parametrize("compress", [{"name": "prune", "scores": "learned"}, {"name": "filters", "rates": "learned"}, "admm"])
+def test_a_stage_that_learns_what_goes_needs_a_fit(compress):
+    name = compress if isinstance(compress, str) else compress["name"]
+    with pytest.raises(AdamasError, match=f"^{name}: expected a fit in the same stage, in which it learns, got none$"):
+        parse(Stage, {"compress": compress})
+    assert parse(Stage, {"compress": compress, "fit": {}}).compress.needs_fit
+
+
 # --------------------------------------------------------------------------------------------------- JSON schema
 
 
@@ -109,7 +117,7 @@ def test_the_schema_is_json_and_every_reference_in_it_resolves():
     references = [node["$ref"] for node in places.values() if isinstance(node, dict) and isinstance(node.get("$ref"), str)]
     assert references and all(reference in places for reference in references)
     assert document["type"] == "object" and document["additionalProperties"] is False
-    assert {"extends", "define", "sweep", *(field.name for field in fields(Recipe))} == set(document["properties"])
+    assert {"extends", "define", "sweep", "claims", *(field.name for field in fields(Recipe))} == set(document["properties"])
 
 
 def test_the_schema_knows_every_method_and_every_key_of_it():

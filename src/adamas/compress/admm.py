@@ -38,6 +38,10 @@ class ADMM(Compressor):
     cycles: Count = 10
     exclude: tuple[str, ...] = ()
 
+    @property
+    def needs_fit(self) -> bool:
+        return True
+
     def attach(self, model: nn.Module) -> None:
         attach_masks(model, self.exclude, "admm")
 

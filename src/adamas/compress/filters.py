@@ -47,6 +47,10 @@ class Filters(Compressor):
     round_to: Count = 8
     exclude: tuple[str, ...] = ()
 
+    @property
+    def needs_fit(self) -> bool:
+        return self.scores.learned or isinstance(self.rates, LearnedRates)
+
     def attach(self, model: nn.Module) -> None:
         """Nothing: the widths are in the shapes of the saved weights, and `resize_to` reads them from there."""
 
@@ -55,7 +59,7 @@ class Filters(Compressor):
         x, batches = example(batches, "filters: expected a batch of images to try the smaller network on")
         groups = self._groups(model, x)
         scores = self._scores(model, groups, batches, threat)
-        if self.scores.learned or isinstance(self.rates, LearnedRates):
+        if self.needs_fit:
             self._gate(model, groups, scores, x)
         else:
             log.info("%s", remove_channels(model, self._plan(model, groups, scores, x), x))

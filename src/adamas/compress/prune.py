@@ -60,6 +60,10 @@ class Prune(Compressor):
     exclude: tuple[str, ...] = ()
     faithful: bool = False
 
+    @property
+    def needs_fit(self) -> bool:
+        return self.scores.learned or isinstance(self.rates, LearnedRates)
+
     def attach(self, model: nn.Module) -> None:
         attach_masks(model, self.exclude, "prune")
 
