@@ -27,6 +27,13 @@ def _own(evaluation: dict[str, Any]) -> float:
     return min(attack["accuracy"]["value"] for attack in evaluation["attacks"] if attack["family"] != "transfer")
 
 
+def _under(evaluation: dict[str, Any], name: str) -> float:
+    found = [attack["accuracy"]["value"] for attack in evaluation["attacks"] if attack["attack"].split("(")[0] == name]
+    if not found:
+        raise AdamasError(f"claims: expected an attack {name!r} among those that were run, got none")
+    return min(found)
+
+
 METRICS: dict[str, Callable[[dict[str, Any]], float]] = {
     "clean": lambda evaluation: evaluation["clean"]["value"],
     "worst": lambda evaluation: evaluation["worst_case"]["value"],
@@ -35,7 +42,10 @@ METRICS: dict[str, Callable[[dict[str, Any]], float]] = {
     "nonzeros": lambda evaluation: evaluation["cost"]["nonzeros"],
     "params": lambda evaluation: evaluation["cost"]["params"],
 }
-"""Of one row: accuracies as fractions (`own`: the least of attacks on the row itself) and counts; the mean over its seeds."""
+"""Of one row: accuracies as fractions (`own`: the least of attacks on the row itself) and counts; the mean over its seeds.
+
+`under("row", "pgd")` is the accuracy under the attacks of one name.
+"""
 _ARITHMETIC = {ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mul, ast.Div: operator.truediv}
 _ORDER = {ast.LtE: ("<=", operator.le), ast.GtE: (">=", operator.ge), ast.Eq: ("==", operator.eq)}
 
@@ -118,6 +128,8 @@ def _check(node: ast.AST, claim: str, rows: Sequence[str]) -> None:
             if not _rows_of(row, rows):
                 known = {_without_seed(name) for name in rows}
                 raise AdamasError(f"claims: {claim}: there is no row {row!r}{nearest(row, known)}")
+        case ast.Call(func=ast.Name(id="under"), args=[row, ast.Constant(value=str())], keywords=[]):
+            _check(ast.Call(ast.Name("clean"), [row], []), claim, rows)
         case ast.Constant(value=int() | float()):
             return
         case _:
@@ -130,6 +142,8 @@ def _value(node: ast.AST, measured: dict[str, dict[str, Any]]) -> float:
             return _ARITHMETIC[type(sign)](_value(left, measured), _value(right, measured))
         case ast.Call(func=ast.Name(id=metric), args=[ast.Constant(value=row)]):
             return fmean(METRICS[metric](measured[name]) for name in _rows_of(str(row), measured))
+        case ast.Call(args=[ast.Constant(value=row), ast.Constant(value=attack)]):
+            return fmean(_under(measured[name], str(attack)) for name in _rows_of(str(row), measured))
         case ast.Constant(value=number):
             return float(number)  # type: ignore[arg-type]
     raise AssertionError(node)
