@@ -28,7 +28,8 @@ def _own(evaluation: dict[str, Any]) -> float:
 
 
 def _under(evaluation: dict[str, Any], name: str) -> float:
-    found = [attack["accuracy"]["value"] for attack in evaluation["attacks"] if attack["attack"].split("(")[0] == name]
+    own = [attack for attack in evaluation["attacks"] if attack["family"] != "transfer"]
+    found = [attack["accuracy"]["value"] for attack in own if attack["attack"].split("(")[0] == name]
     if not found:
         raise AdamasError(f"claims: expected an attack {name!r} among those that were run, got none")
     return min(found)
