@@ -15,7 +15,6 @@ from harden_resnet20 import cifar10_loaders, load_resnet20
 
 import adamas
 from adamas.rates.globally import Global
-from adamas.recipe import FromStage
 from adamas.scores.gap import GAP
 from adamas.scores.magnitude import Magnitude
 
@@ -45,7 +44,7 @@ def main() -> None:
                 threat=adamas.Linf(eps=8 / 255),
                 stages=(adamas.Stage(compress=prune, fit=adamas.Fit(epochs=got.epochs, lr=0.01)),),
                 evaluate=adamas.Evaluate(attacks=(attack,), exhaustive=True),
-                transfer=(FromStage(stage=-1, attack=attack),),
+                transfer=(adamas.FromStage(stage=-1, attack=attack),),
             )
             print(adamas.run(recipe, model=model, data=data, out=got.out, name=f"{scores.name}-{compression:g}"))
 

@@ -30,9 +30,9 @@ from adamas.errors import AdamasError
 from adamas.evaluate import Evaluate, Evaluation, evaluate
 from adamas.fit import Fit, fit
 from adamas.models import normalized
-from adamas.objectives import MART, TRADES, AdversarialTraining, Natural, TradeOff
+from adamas.objectives import MART, TRADES, AdversarialTraining, FreeTraining, Natural, TradeOff
 from adamas.pipeline import run, run_stage
-from adamas.recipe import Recipe, Stage
+from adamas.recipe import FromStage, Recipe, Stage
 from adamas.registry import register
 from adamas.report.html import write_report
 from adamas.roles import Attack, Compressor, Objective, Threat
@@ -69,6 +69,8 @@ __all__ = [
     "Evaluation",
     "Filters",
     "Fit",
+    "FreeTraining",
+    "FromStage",
     "Linf",
     "Natural",
     "Objective",
