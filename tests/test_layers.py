@@ -21,6 +21,7 @@ MAY_IMPORT = {
     "weights": ("errors",),
     "graph": ("errors", "weights"),
     "files": ("errors",),
+    "packed*": ("errors", "registry", "files", "packed*"),
     "progress": ("errors",),
     "attacks*": ("errors", "registry", "roles", "threat", "dice", "weights", "graph", "attacks*"),
     "objectives": ("errors", "registry", "roles", "threat", "weights", "attacks*"),

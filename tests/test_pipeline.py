@@ -52,7 +52,8 @@ def test_artifact_restores_the_very_model_that_shipped(made: adamas.Artifact, da
 
 def test_card_and_evaluation_hold_what_a_claim_needs(made: adamas.Artifact) -> None:
     card, evaluation = made.card, made.evaluation
-    assert card["recipe"]["stages"][1]["compress"] == {"name": "filters", "keep": 0.5, "round_to": 8, "exclude": []}
+    filters = {"name": "filters", "keep": 0.5, "scores": {"name": "magnitude"}, "rates": {"name": "uniform"}}
+    assert card["recipe"]["stages"][1]["compress"] == filters | {"round_to": 8, "exclude": []}
     assert {"seed", "split", "threat", "evaluate"} <= card["recipe"].keys()
     assert {"versions", "processor", "threads", "commit", "data", "weights"} <= card.keys()
     assert "held back" not in card["stages"][1]["notes"][0]
@@ -223,7 +224,11 @@ def test_sweep_reports_failures_at_the_end_and_keeps_the_rest(data: Data, tmp_pa
 
 
 def test_images_of_earlier_stages_attack_the_last_one(made: adamas.Artifact, data: Data, tmp_path: Path) -> None:
-    sources = [{"stage": 0, "attack": {"name": "pgd", "steps": 2}}, {"stage": 1, "attack": "fgsm"}, {"stage": -1, "attack": "fgsm"}]
+    sources = [
+        {"stage": 0, "attack": {"name": "pgd", "steps": 2}},
+        {"stage": 1, "attack": "fgsm"},
+        {"stage": -1, "attack": "fgsm"},
+    ]
     recipe = replace(RECIPE, transfer=sources, evaluate=replace(RECIPE.evaluate, exhaustive=True))
     out = made.path.parent
     artifact = adamas.run(recipe, data=data, out=out, name="transferred")

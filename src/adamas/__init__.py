@@ -24,6 +24,7 @@ from adamas.compress.ptq import PTQ
 from adamas.compress.qat import QAT
 from adamas.cost import cost
 from adamas.curve import security_curve
+from adamas.deploy.pack import pack, unpack
 from adamas.deploy.runtime import OnnxModel
 from adamas.deploy.twin import twin
 from adamas.errors import AdamasError
@@ -90,11 +91,13 @@ __all__ = [
     "explicit_shortcuts",
     "fit",
     "normalized",
+    "pack",
     "register",
     "run",
     "run_stage",
     "security_curve",
     "sweep",
     "twin",
+    "unpack",
     "write_report",
 ]

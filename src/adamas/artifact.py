@@ -1,4 +1,4 @@
-"""Artifacts: a directory with weights, a card that says how they came to be, and what was measured on them."""
+"""Artifacts: weights, a card that says how they came to be, and what was measured; in a directory or packed."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
@@ -15,6 +16,8 @@ from torch import Tensor, nn
 from adamas.errors import AdamasError
 from adamas.files import read_json, write
 from adamas.models import normalized
+from adamas.packed.file import read_packed
+from adamas.packed.limits import STAGES, bounded
 from adamas.recipe import Recipe
 from adamas.registry import parse
 from adamas.roles import Compressor
@@ -34,16 +37,16 @@ class Artifact:
 
     @classmethod
     def load(cls, path: Path | str) -> Artifact:
-        """Open an artifact directory. Errors: not an artifact, another format, weights that do not match the card."""
+        """Open an artifact's directory or a packed file.
+
+        Errors: no artifact, another format, weights that do not match the card; see `read_packed` for files.
+        """
         path = Path(path)
+        if path.is_file():
+            return cls(path, _checked(read_packed(path).card, path))
         if not path.is_dir():
             raise AdamasError(f"expected an artifact directory with {CARD} and {WEIGHTS}, there is no directory {path}")
-        card = read_json(path / CARD)
-        if card.get("format") != FORMAT:
-            raise AdamasError(f"{path / CARD}: expected format {FORMAT}, got {card.get('format')!r}")
-        missing = [key for key in CARD_KEYS if key not in card]
-        if missing:
-            raise AdamasError(f"{path / CARD}: expected {', '.join(missing)}, got a card without; was it edited by hand?")
+        card = _checked(read_json(path / CARD), path / CARD)
         if card.get("weights") != fingerprint(path / WEIGHTS):
             raise AdamasError(
                 f"{path / WEIGHTS}: expected the weights that {CARD} was written for, got another or a damaged file"
@@ -51,10 +54,22 @@ class Artifact:
         return cls(path, card)
 
     def __str__(self) -> str:
-        """One line: where it is and what it withstands."""
+        """One line: where it is and what it withstands; of a packed file, its size."""
+        if self.packed:
+            return f"{self.path}: {self.card['name']}, packed in {self.path.stat().st_size:,} bytes"
         found = self.evaluation
         clean, worst = found["clean"]["value"], found["worst_case"]["value"]
         return f"{self.path}: clean {clean:.1%}, worst case {worst:.1%} under {found['threat']}, n = {found['test']}"
+
+    @property
+    def packed(self) -> bool:
+        """Whether it is one file that `adamas pack` wrote."""
+        return self.path.is_file()
+
+    @property
+    def folder(self) -> Path:
+        """The directory it is in."""
+        return self.path.parent if self.packed else self.path
 
     @property
     def recipe(self) -> Recipe:
@@ -63,22 +78,54 @@ class Artifact:
 
     @property
     def evaluation(self) -> dict[str, Any]:
-        """What was measured: accuracies, cost, parity and latency of the exported files."""
+        """What was measured: accuracies, cost, parity and latency of the exported files. Errors: a packed file has none."""
+        if self.packed:
+            raise AdamasError(
+                f"{self.path}: expected an artifact with its evaluation, got a packed file, which has none; "
+                f"measure with `adamas evaluate {self.path}`"
+            )
         return read_json(self.path / EVALUATION)
 
     def model(self, net: nn.Module | None = None) -> nn.Module:
-        """The model in eval mode; `net` is a fresh instance of the user's own network when the recipe names none."""
+        """The model in eval mode; `net` is a fresh instance of the user's own network when the recipe names none.
+
+        A packed file gives the same effective weights, bit for bit, and may ask for memory only in proportion to its size.
+        """
+        if not self.packed:
+            return self._with(read_weights(self.path / WEIGHTS), net)
+        with bounded(self.path):
+            if len(self.recipe.stages) > STAGES:
+                raise AdamasError(f"{self.path}: expected at most {STAGES} stages, got {len(self.recipe.stages)}")
+            if net is None and self.recipe.model is not None:
+                with torch.device("meta"):  # takes no memory, but counts
+                    self._network()
+            return self._with(read_packed(self.path).state(), net)
+
+    def _with(self, state: dict[str, Tensor], net: nn.Module | None) -> nn.Module:
+        compressors = [stage.compress for stage in self.recipe.stages if stage.compress]
+        return restore(self._network() if net is None else net, compressors, state)
+
+    def _network(self) -> nn.Module:
+        """The recipe's network before any stage."""
         recipe = self.recipe
-        if net is None:
-            if recipe.model is None:
-                raise AdamasError(
-                    f"{self.path}: this artifact's network ({self.card['network']}) is not one of adamas's; "
-                    "pass a fresh instance of it: artifact.model(MyNet())"
-                )
-            channels = self.card["image_shape"][0]
-            body = recipe.model.build(tuple(self.card["image_shape"]), len(self.card["classes"]))
-            net = normalized(body, [0.0] * channels, [1.0] * channels)
-        return restore(net, [stage.compress for stage in recipe.stages if stage.compress], read_weights(self.path / WEIGHTS))
+        if recipe.model is None:
+            raise AdamasError(
+                f"{self.path}: this artifact's network ({self.card['network']}) is not one of adamas's; "
+                "pass a fresh instance of it: artifact.model(MyNet())"
+            )
+        channels = self.card["image_shape"][0]
+        body = recipe.model.build(tuple(self.card["image_shape"]), len(self.card["classes"]))
+        return normalized(body, [0.0] * channels, [1.0] * channels)
+
+
+def _checked(card: dict[str, Any], where: Path) -> dict[str, Any]:
+    """A card of this format with all that a card has."""
+    if card.get("format") != FORMAT:
+        raise AdamasError(f"{where}: expected format {FORMAT}, got {card.get('format')!r}")
+    missing = [key for key in CARD_KEYS if key not in card]
+    if missing:
+        raise AdamasError(f"{where}: expected {', '.join(missing)}, got a card without; was it edited by hand?")
+    return card
 
 
 def restore(model: nn.Module, compressors: Sequence[Compressor], state: dict[str, Tensor]) -> nn.Module:

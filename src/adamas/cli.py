@@ -23,6 +23,7 @@ from adamas.audit import Audit, audit
 from adamas.claims import check_claims, judged, verdicts_table
 from adamas.curve import security_curve
 from adamas.deploy.files import export_files
+from adamas.deploy.pack import pack, unpack
 from adamas.deploy.runtime import OnnxModel
 from adamas.deploy.twin import twin
 from adamas.errors import AdamasError, nearest
@@ -37,6 +38,7 @@ from adamas.report.benchmark import records_table, write_record
 from adamas.report.curve import write_curve
 from adamas.report.evaluation import audited, curved, evaluated
 from adamas.report.html import write_report
+from adamas.report.packing import packing_table
 from adamas.report.rows import rows
 from adamas.report.table import table
 from adamas.subject import share, subject
@@ -294,10 +296,25 @@ def export(
 ) -> None:
     """Export an artifact to ONNX: fp32, and int8 where it is quantized."""
     loaded = Artifact.load(artifact)
-    folder = out or loaded.path
+    folder = out or loaded.folder
     folder.mkdir(parents=True, exist_ok=True)
     for path in export_files(loaded.model(), folder, tuple(loaded.card["image_shape"])).paths:
         console.print(f"{path}  {path.stat().st_size:,} bytes", markup=False)
+
+
+@app.command("pack")
+def pack_artifact(
+    artifact: Path,
+    out: Annotated[Path | None, typer.Option(help="The file; model.adamas in the artifact's directory if not given.")] = None,
+) -> None:
+    """Pack an artifact into one file, as small as it really is, and show its bytes by part."""
+    console.print(packing_table(pack(Artifact.load(artifact), out)))
+
+
+@app.command("unpack")
+def unpack_file(file: Path, out: Out = Path("runs/unpacked")) -> None:
+    """Write a packed file out as an artifact's directory, weights and card."""
+    console.print(f"artifact: {unpack(file, out).path}", markup=False)
 
 
 @app.command()

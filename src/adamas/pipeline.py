@@ -78,7 +78,9 @@ def run(
     done = len(start.recipe.stages) if start else 0
     for source in recipe.transfer:
         if source.stage < done - 1:  # that one left the model as it came to this run
-            raise AdamasError(f"transfer: expected a stage from {done - 1} on, got {source.stage}, which an earlier run has done")
+            raise AdamasError(
+                f"transfer: expected a stage from {done - 1} on, got {source.stage}, which an earlier run has done"
+            )
     network = type(model).__qualname__ if model is not None else recipe.model.name if recipe.model else ""
     model = _initial_model(recipe, data, model, start).to(fabric(device).device)
     path = Path(out) / slug(name)
