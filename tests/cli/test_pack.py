@@ -34,6 +34,7 @@ def test_mistakes_are_sentences(folder: Path) -> None:
     for arguments, sentence in (
         (["unpack", "runs/net"], "runs/net: expected a packed file, got an artifact's directory"),
         (["unpack", "runs/net/card.json"], "runs/net/card.json: expected a file that `adamas pack` wrote, got something else"),
+        (["report", "runs/net/model.adamas", "--benchmark"], "to write benchmark.json to, got a packed file; unpack it first"),
         (["report", "runs/net/model.adamas"], "got a packed file, which has none; measure with `adamas evaluate"),
     ):
         assert sentence in " ".join(adamas(*arguments, cwd=folder, code=1).split())

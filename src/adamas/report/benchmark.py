@@ -20,6 +20,7 @@ from adamas.attacks.autoattack import AutoAttack
 from adamas.attacks.fmn import FMN
 from adamas.curve import GRID, security_curve
 from adamas.device import fabric
+from adamas.errors import AdamasError
 from adamas.evaluate import Evaluate, Evaluation, evaluate
 from adamas.files import read_json, write_json
 from adamas.outcomes import content_key
@@ -63,6 +64,8 @@ def write_record(
     Errors: no artifact, no test data, an unknown field, norm or device, an eps that is no distance.
     """
     artifact = Artifact.load(path)
+    if artifact.packed:
+        raise AdamasError(f"{path}: expected an artifact's directory to write {RECORD} to, got a packed file; unpack it first")
     known = taxonomy(artifact.recipe, artifact.card["network"])
     told = filled(known, fill)
     found = subject(path, norm=norm, n=n, seed=seed, data_dir=data_dir)
