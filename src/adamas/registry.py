@@ -117,9 +117,8 @@ def _detail(cls: type, item: Any) -> InitErrorDetails:
 
 def mistakes(error: ValidationError, root: str = "") -> list[str]:
     """Every mistake of a validation as `path: sentence`, or as the sentence alone where the whole is meant."""
-    paths = [".".join([root, *map(str, item["loc"])]).strip(".") for item in error.errors(include_url=False)]
-    sentences = [item["msg"] for item in error.errors(include_url=False)]
-    return [f"{path}: {sentence}" if path else sentence for path, sentence in zip(paths, sentences, strict=True)]
+    found = [(".".join([root, *map(str, item["loc"])]).strip("."), item["msg"]) for item in error.errors(include_url=False)]
+    return [f"{path}: {sentence}" if path else sentence for path, sentence in found]
 
 
 def parse(cls: type, raw: object) -> Any:

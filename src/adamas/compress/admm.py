@@ -10,7 +10,7 @@ from annotated_types import Ge, Gt
 from torch import Tensor, nn
 
 from adamas.compress.budget import exact
-from adamas.compress.masks import Mask, attach_masks, highest, mask_of, masked_layers, swap
+from adamas.compress.masks import Mask, attach_masks, fix, highest, mask_of, masked_layers, swap
 from adamas.rates import AnyRates
 from adamas.rates.uniform import Uniform
 from adamas.registry import Count, Number, Share, register
@@ -73,9 +73,7 @@ class ADMM(Compressor):
     def finish(self, model: nn.Module) -> None:
         """Keep the largest weights, exactly as many as the budget allows."""
         for layer, split in self._splits(model):
-            fixed = Mask(layer.weight)
-            fixed.mask.copy_(highest(layer.weight.abs(), split.count))
-            swap(layer, fixed)
+            fix(layer, highest(layer.weight.abs(), split.count))
 
     @torch.no_grad()
     def residual(self, model: nn.Module) -> float:

@@ -56,9 +56,7 @@ class Filters(Compressor):
 
     def calibrate(self, model: nn.Module, batches: Batches, threat: Threat) -> None:
         """Remove channels now and log the plan; where something is learned, hide them instead, to begin with."""
-        x, batches = example(batches, "filters: expected a batch of images to try the smaller network on")
-        groups = self._groups(model, x)
-        scores = self._scores(model, groups, batches, threat)
+        x, groups, scores = self._scored(model, batches, threat)
         if self.needs_fit:
             self._gate(model, groups, scores, x)
         else:
@@ -66,9 +64,8 @@ class Filters(Compressor):
 
     def plan(self, model: nn.Module, batches: Batches, threat: Threat) -> Plan:
         """What would be removed if nothing were learned, not yet rehearsed."""
-        x, batches = example(batches, "filters: expected a batch of images to try the smaller network on")
-        groups = self._groups(model, x)
-        return self._plan(model, groups, self._scores(model, groups, batches, threat), x)
+        x, groups, scores = self._scored(model, batches, threat)
+        return self._plan(model, groups, scores, x)
 
     def penalty(self, model: nn.Module, progress: float) -> Tensor | float:
         """The hardware loss of learned rates, on multiply-accumulates."""
@@ -99,6 +96,12 @@ class Filters(Compressor):
         for parameter in masks[0].still:
             parameter.requires_grad_(True)
         log.info("%s", remove_channels(model, plan, cost.example))
+
+    def _scored(self, model: nn.Module, batches: Batches, threat: Threat) -> tuple[Tensor, list[ChannelGroup], list[Tensor]]:
+        """Images to try networks on, the groups, and one score per channel of each."""
+        x, batches = example(batches, "filters: expected a batch of images to try the smaller network on")
+        groups = self._groups(model, x)
+        return x, groups, self._scores(model, groups, batches, threat)
 
     def _groups(self, model: nn.Module, x: Tensor) -> list[ChannelGroup]:
         """Those that a convolution makes and no pattern excludes."""

@@ -116,13 +116,11 @@ def highest(scores: Tensor, count: int) -> Tensor:
 
 
 def attach_masks(model: nn.Module, exclude: Sequence[str], method: str) -> None:
-    """Put a mask that hides nothing on every convolution and linear layer whose weight trains.
+    """Put a mask that hides nothing on every convolution and linear layer whose weight trains; others are fixed selections.
 
     Errors: no such layer; a pattern of `exclude` that matches none.
     """
-    layers = [
-        layer for layer in weight_layers(model, exclude).values() if original(layer).requires_grad
-    ]  # others are fixed selections
+    layers = [layer for layer in weight_layers(model, exclude).values() if original(layer).requires_grad]
     if not layers:
         raise AdamasError(f"{method}: expected at least one convolution or linear layer to prune, got none")
     for layer in layers:
@@ -142,6 +140,13 @@ def mask_of(layer: Any) -> Any:
 def swap(layer: Any, mask: Mask) -> None:
     """Put another mask in the place of the last one."""
     layer.parametrizations.weight[_masks(layer)[-1]] = mask.to(layer.weight.device)
+
+
+def fix(layer: Any, mask: Tensor) -> None:
+    """Put a fixed mask in the place of whatever a stage had there."""
+    fixed = Mask(mask)
+    fixed.mask.copy_(mask)
+    swap(layer, fixed)
 
 
 def _masks(layer: Any) -> list[int]:

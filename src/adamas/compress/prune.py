@@ -18,6 +18,7 @@ from adamas.compress.masks import (
     Mask,
     Ranked,
     attach_masks,
+    fix,
     highest,
     hold_still,
     kept,
@@ -64,6 +65,11 @@ class Prune(Compressor):
     def needs_fit(self) -> bool:
         return self.scores.learned or isinstance(self.rates, LearnedRates)
 
+    @property
+    def gradual(self) -> bool:
+        """Whether weights go step by step where the stage has a fit."""
+        return self.ramp > 0 and isinstance(self.scores, Magnitude) and not self.needs_fit
+
     def attach(self, model: nn.Module) -> None:
         attach_masks(model, self.exclude, "prune")
 
@@ -83,10 +89,10 @@ class Prune(Compressor):
         else:
             counts = [kept(share, weight.numel()) for share, weight in zip(shares, weights, strict=True)]
         for layer, score, share, count, price in zip(layers.values(), found, shares, counts, prices, strict=True):
-            if self.scores.learned or learned:
+            if self.needs_fit:
                 rate = LearnedRate(share, learned.floor * self.keep) if learned else None
                 swap(layer, LearnedMask(Ranked(score, self.scores.learned, count, rate), price, hold_still([layer])))
-            elif self.ramp and isinstance(self.scores, Magnitude):
+            elif self.gradual:
                 swap(layer, Ramp(score, price))
             else:
                 mask_of(layer).mask.copy_(highest(score, count))
@@ -113,14 +119,14 @@ class Prune(Compressor):
         if ramps:
             shrink(list(ramps), self.rates, self.keep)
         for layer, mask in ramps.items():
-            _fix(layer, mask.mask)
+            fix(layer, mask.mask)
         counts = [mask.ranked.count for mask in learned.values()]
         if rated := self._rated(model):
             check_met(float(self._excess(rated)), self.keep)
             rates = [float(mask.ranked.rate()) for mask in rated]
             counts = exact(rates, [mask.mask.numel() for mask in rated], [mask.price for mask in rated], self.keep)
         for (layer, mask), count in zip(learned.items(), counts, strict=True):
-            _fix(layer, highest(mask.ranked.ranking, count))
+            fix(layer, highest(mask.ranked.ranking, count))
             for parameter in mask.still:
                 parameter.requires_grad_(True)
 
@@ -137,10 +143,3 @@ class Prune(Compressor):
         """Cost over budget, less one."""
         spent = torch.stack([mask.ranked.rate() * (mask.mask.numel() * mask.price) for mask in masks]).sum()
         return spent / (self.keep * sum(mask.mask.numel() * mask.price for mask in masks)) - 1
-
-
-def _fix(layer: nn.Module, mask: Tensor) -> None:
-    """Put a fixed mask in the place of whatever the stage had there."""
-    fixed = Mask(mask)
-    fixed.mask.copy_(mask)
-    swap(layer, fixed)

@@ -132,13 +132,11 @@ def _facts(compressor: Compressor | None) -> tuple[str | None, str | None, str |
 
 
 def _trains_masks(compressor: Compressor | None) -> bool:
-    scored = isinstance(compressor, Prune | Filters) and (compressor.scores.learned or compressor.rates.name == "learned")
-    return scored or isinstance(compressor, ADMM)
+    return compressor is not None and compressor.needs_fit
 
 
 def _step_by_step(stage: Stage) -> bool:
-    pruner = stage.compress
-    return isinstance(pruner, Prune) and stage.fit is not None and pruner.scores.name == "magnitude" and pruner.ramp > 0
+    return isinstance(stage.compress, Prune) and stage.compress.gradual and stage.fit is not None
 
 
 def _pruning_step(stage: Stage) -> str | None:
