@@ -19,11 +19,20 @@ from adamas.threat import Linf  # noqa: E402
 from tests.helpers import SmallNet, shapes_data  # noqa: E402
 
 
-@pytest.fixture(autouse=True)
-def _same_random_numbers_in_every_test() -> None:
+def seed_everything() -> None:
     random.seed(0)
     np.random.seed(0)
     torch.manual_seed(0)
+
+
+def pytest_collectstart() -> None:
+    """What a test file draws when it is imported, to use as a parameter, say, is the same in every run too."""
+    seed_everything()
+
+
+@pytest.fixture(autouse=True)
+def _same_random_numbers_in_every_test() -> None:
+    seed_everything()
 
 
 @pytest.fixture(scope="session")
