@@ -33,7 +33,7 @@ $(BENCH)/.installed: pyproject.toml constraints.txt benchmarks/peers.txt
 bench: $(BENCH)/.installed
 	$(BENCH)/bin/python benchmarks/bench_steps.py
 	$(BENCH)/bin/python benchmarks/bench_memory.py
-	$(BENCH)/bin/python benchmarks/bench_masks.py
+	$(BENCH)/bin/python benchmarks/bench_compressors.py
 	$(BENCH)/bin/python benchmarks/bench_channels.py
 	$(BENCH)/bin/python benchmarks/bench_peers.py $(ARGS)
 

@@ -108,7 +108,7 @@ def test_parametrized_layers_block_their_groups_and_stay_intact():
     parametrize.register_parametrization(model[5], "weight", Twice())
     before = model(X)
     conv, hidden = channel_groups(model, X)
-    assert conv.blocked == hidden.blocked == "'5' is parametrized; remove channels before, or bake it"
+    assert conv.blocked == hidden.blocked == "'5' is parametrized by Twice; remove channels before, or bake it"
     assert torch.equal(model(X), before) and parametrize.is_parametrized(model[5])
 
 

@@ -18,6 +18,7 @@ from adamas.curve import security_curve
 from adamas.data import Data, Images
 from adamas.errors import AdamasError
 from adamas.evaluate import Evaluate, evaluate
+from adamas.noise import Noise
 from adamas.registry import settings
 from adamas.roles import Attack, Family, Threat, per_image
 from adamas.threat import L1, L2, Linf
@@ -73,6 +74,15 @@ def test_the_same_seed_gives_the_same_curve_whatever_the_batch_size(trained, dig
     one, other = (security_curve(trained, some, L2(eps=0.5), FMN(steps=15), batch_size=size) for size in (20, 7))
     assert one.distances == pytest.approx(other.distances, abs=1e-3)
     assert one == security_curve(trained, some, L2(eps=0.5), FMN(steps=15), batch_size=20)
+
+
+def test_a_network_that_draws_noise_has_one_curve_per_seed(trained, digits: Data):
+    some, noisy = (
+        Data(digits.name, digits.classes, digits.train, digits.train, digits.test[:20]),
+        nn.Sequential(Noise(0.3), trained),
+    )
+    one, again, other = (security_curve(noisy, some, L2(eps=0.5), FMN(steps=5), seed=seed) for seed in (0, 0, 1))
+    assert one == again and one.distances != other.distances
 
 
 def test_carlini_wagner_can_draw_it():

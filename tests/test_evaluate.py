@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -16,8 +16,11 @@ from adamas.attacks.fgsm import FGSM
 from adamas.attacks.pgd import PGD
 from adamas.attacks.transfer import Transfer
 from adamas.data import Data, Images
+from adamas.device import seeded
 from adamas.errors import AdamasError
 from adamas.evaluate import Evaluate, Evaluation, Rate, evaluate, in_order
+from adamas.fit import Fit, fit
+from adamas.noise import Noise, without_noise
 from adamas.registry import label, parse
 from adamas.roles import Attack, Family
 from adamas.threat import L1, L2, Linf
@@ -352,3 +355,83 @@ def test_an_attack_that_cannot_do_the_threat_is_refused_before_anything_is_spent
     with pytest.raises(AdamasError, match=r"expected the threat linf.*, got l1\(eps=3.0\)"):
         evaluate(trained, digits, settings(attacks=["fgsm", attack]), L1(eps=3.0))
     assert passes == []
+
+
+# -------------------------------------------------------------------------------------- networks that draw noise
+
+
+@pytest.fixture(scope="module")
+def noisy(digits) -> nn.Module:
+    """A small network with noise between its layers, trained for a second."""
+    with seeded(0):
+        layers = list(SmallNet())
+        model = nn.Sequential(*layers[:3], Noise(0.5), *layers[3:6], Noise(0.5), *layers[6:])
+        fit(model, digits, Fit(epochs=8, batch_size=32, lr=0.1), THREAT, device="cpu")
+    return model.eval()
+
+
+@pytest.fixture
+def few(digits) -> Data:
+    return replace(digits, test=digits.test[:60])
+
+
+def test_noise_is_averaged_over_8_draws_unless_asked_otherwise_and_stands_beside_noise_off(noisy, few):
+    found = evaluate(noisy, few, settings(), THREAT)
+    off = evaluate(without_noise(noisy), few, settings(), THREAT)
+    assert found.samples == 8 and off.samples == 1 and off.noise_off is None
+    assert found.noise_off is not None
+    assert (found.noise_off.clean, found.noise_off.worst_case) == (off.clean, off.worst_case)
+    assert [(a.attack, a.broken) for a in found.noise_off.attacks] == [(a.attack, a.broken) for a in off.attacks]
+    assert any(flag.startswith("randomised output") for flag in found.flags) and found.worst_case != off.worst_case
+    assert evaluate(noisy, few, settings(samples=2, checks=False), THREAT).samples == 2
+
+
+@pytest.mark.parametrize("attacks", [["fgsm", {"name": "pgd", "steps": 3}], [{"name": "eot", "attack": "fgsm", "samples": 10}]])
+def test_neither_batch_size_nor_chunk_nor_the_callers_stream_changes_a_figure_of_a_noisy_network(noisy, few, attacks):
+    def at(batch_size: int, chunk: int, seed: int = 0) -> Any:
+        chosen = settings(attacks=attacks, batch_size=batch_size, chunk=chunk, checks=False, samples=3)
+        return figures(evaluate(noisy, few, chosen, THREAT, seed=seed))
+
+    torch.manual_seed(1)
+    expected = torch.rand(3)
+    torch.manual_seed(1)
+    whole = at(60, 60)
+    assert torch.equal(torch.rand(3), expected)
+    torch.rand(5)
+    assert whole == at(60, 60)
+    for clean, tried, worst in (at(7, 60), at(32, 20)):  # an image or two may turn by the rounding of floats
+        assert clean == whole[0] and abs(worst.right - whole[2].right) <= 1
+        assert [(a[0], abs(a[2] - b[2]) <= 1) for a, b in zip(tried, whole[1], strict=True)] == [(a[0], True) for a in tried]
+    assert any(at(60, 60, seed) != whole for seed in (1, 2, 3))
+
+
+def test_the_order_of_the_images_changes_no_figure_of_a_noisy_network(noisy, few):
+    order = torch.arange(len(few.test)).flip(0)
+    turned = replace(few, test=Images(few.test.pixels[order], few.test.labels[order]))
+    one, other = (evaluate(noisy, data, settings(checks=False, samples=3), THREAT) for data in (few, turned))
+    assert one.clean == other.clean and abs(one.worst_case.right - other.worst_case.right) <= 1
+
+
+def test_judges_score_the_images_that_were_made_without_noise(noisy, few):
+    quiet = without_noise(noisy)
+    found = evaluate(noisy, few, settings(checks=False), THREAT, judges={"file": quiet})
+    assert found.noise_off is not None and list(found.judged) == ["file"]
+    assert found.judged["file"].worst_case == found.noise_off.worst_case
+    assert found.judged["file"].clean == found.noise_off.clean
+
+
+def test_a_noisy_evaluation_goes_on_where_it_was_and_shares_its_work(noisy, few, tmp_path):
+    plainly = settings(checks=False, samples=2, chunk=30)
+    whole = evaluate(noisy, few, plainly, THREAT, state=tmp_path / "whole")
+    for k in (2, 1):
+        evaluate(noisy, few, plainly, THREAT, state=tmp_path / "parts", part=(k, 2))
+    again = evaluate(noisy, few, plainly, THREAT, state=tmp_path / "parts")
+    assert figures(again) == figures(whole) and again.noise_off is not None
+    for name in ("outcomes.json", "noise_off/outcomes.json"):
+        assert (tmp_path / "parts" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+
+
+def test_noise_that_is_off_at_inference_is_no_noise(digits):
+    model = nn.Sequential(Noise(0.5, in_eval=False), SmallNet()).eval()
+    found = evaluate(model, digits, settings(checks=False), THREAT)
+    assert found.samples == 1 and found.noise_off is None

@@ -273,11 +273,16 @@ def test_with_everything_held_back_the_first_reasons_are_told_and_the_model_is_u
         halved(nn.Sequential(nn.Flatten(), nn.Linear(192, 10)))
 
 
+class Twice(nn.Module):
+    def forward(self, weight: Tensor) -> Tensor:
+        return 2 * weight
+
+
 def test_parametrized_layers_are_refused_with_a_sentence():
     model = line(conv(3, 16), nn.ReLU(), conv(16, 16), nn.ReLU(), conv(16, 16), nn.ReLU(), conv(16, 16))
-    Prune(exclude=("[!2]",)).attach(model)
+    parametrize.register_parametrization(model[2], "weight", Twice())
     plan = halved(model)
-    assert plan.held_back == dict.fromkeys(["0", "2"], "'2' is parametrized; remove channels before, or bake it")
+    assert plan.held_back == dict.fromkeys(["0", "2"], "'2' is parametrized by Twice; remove channels before, or bake it")
     assert plan.widths == {"0": (16, 16), "2": (16, 16), "4": (16, 8), "6": (16, 8)}
     assert parametrize.is_parametrized(model[2]) and model(X).shape == (4, 10)
 

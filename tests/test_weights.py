@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from adamas.weights import bake, effective_weights, model_fingerprint, weight_bits
+from adamas.weights import bake, effective_weights, model_fingerprint, stored
 from tests.helpers import Counting, SmallNet
 
 
@@ -76,10 +76,11 @@ def test_baking_leaves_an_ordinary_model_with_the_same_outputs():
 def test_bits_are_the_fewest_that_a_parametrization_states():
     layer = nn.Linear(2, 2)
     parametrize.register_parametrization(layer, "weight", Doubled())
-    assert weight_bits(layer, "weight") == 32
+    assert stored(layer, "weight")[0][1] == 32
     parametrize.register_parametrization(layer, "weight", Doubled(bits=4))
     parametrize.register_parametrization(layer, "weight", Doubled(bits=8))
-    assert weight_bits(layer, "weight") == 4
+    ((weight, bits),) = stored(layer, "weight")
+    assert torch.equal(weight, layer.weight) and bits == 4
 
 
 def test_a_fingerprint_tells_values_apart_and_no_memory_layouts():

@@ -18,10 +18,17 @@ from adamas.attacks.square import Square
 from adamas.attacks.transfer import Transfer
 from adamas.attacks.wrm import WRM
 from adamas.audit import Audit, audit
+from adamas.compress.admm import ADMM
+from adamas.compress.admm_filters import ADMMFilters
+from adamas.compress.atmc import ATMC
+from adamas.compress.binary_relax import BinaryRelax
 from adamas.compress.filters import Filters
+from adamas.compress.low_rank import LowRank
+from adamas.compress.lsq import LSQ
 from adamas.compress.prune import Prune
 from adamas.compress.ptq import PTQ
 from adamas.compress.qat import QAT
+from adamas.compress.zero_channels import ZeroChannels
 from adamas.cost import cost
 from adamas.curve import security_curve
 from adamas.deploy.pack import pack, unpack
@@ -42,8 +49,10 @@ from adamas.sweep import sweep
 from adamas.threat import L1, L2, Linf
 
 __all__ = [
+    "ADMM",
     "APGD",
     "APGDT",
+    "ATMC",
     "EOT",
     "FAB",
     "FGSM",
@@ -51,18 +60,21 @@ __all__ = [
     "IFGSM",
     "L1",
     "L2",
+    "LSQ",
     "MART",
     "PGD",
     "PTQ",
     "QAT",
     "TRADES",
     "WRM",
+    "ADMMFilters",
     "AdamasError",
     "AdversarialTraining",
     "Artifact",
     "Attack",
     "Audit",
     "AutoAttack",
+    "BinaryRelax",
     "CarliniWagner",
     "Compressor",
     "DeepFool",
@@ -73,6 +85,7 @@ __all__ = [
     "FreeTraining",
     "FromStage",
     "Linf",
+    "LowRank",
     "Natural",
     "Objective",
     "OnnxModel",
@@ -84,6 +97,7 @@ __all__ = [
     "Threat",
     "TradeOff",
     "Transfer",
+    "ZeroChannels",
     "audit",
     "cost",
     "data",

@@ -11,9 +11,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
-from torch.nn.utils.parametrize import is_parametrized
+from torch.nn.utils.parametrize import is_parametrized, type_before_parametrizations
 
 from adamas.errors import AdamasError, nearest
+from adamas.noise import without_noise
 from adamas.weights import bake, private_copy
 
 State = dict[str, Tensor]
@@ -36,9 +37,18 @@ class Axis:
     def layer(self) -> str:
         return self.tensor.rpartition(".")[0]
 
+    def stored_as(self, state: State) -> list[str]:
+        """The entries of a state dict that hold the tensor: itself, or what it is computed from entry by entry."""
+        if self.tensor in state:
+            return [self.tensor]
+        leaf = self.tensor.rpartition(".")[2]
+        inside = f"{self.layer}.parametrizations.{leaf}.".lstrip(".")
+        shape = state[f"{inside}original"].shape
+        return [name for name, tensor in state.items() if name.startswith(inside) and tensor.shape == shape]
+
     def length(self, state: State) -> int:
         """How many channels the axis has; a grouped convolution stores only those that one of its groups reads."""
-        return state[self.tensor].shape[self.dim] * (1 if self.produces else self.blocks)
+        return state[self.stored_as(state)[0]].shape[self.dim] * (1 if self.produces else self.blocks)
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,12 +84,12 @@ def weight_layers(model: nn.Module, exclude: Sequence[str] = ()) -> dict[str, _C
 
 
 def rehearsal(model: nn.Module) -> nn.Module:
-    """A copy for trials: float32 on the CPU, where no reduced-precision kernel blurs a comparison, in eval mode.
+    """A copy for trials: float32 on the CPU, where no reduced-precision kernel blurs a comparison, in eval mode, without noise.
 
     Errors: a model that cannot be copied, because it keeps computed tensors as attributes.
     """
     try:
-        return private_copy(model).cpu().float().eval()
+        return private_copy(without_noise(model)).cpu().float().eval()
     except RuntimeError as error:
         raise AdamasError(f"expected a model that can be copied, got {_sentence(error)}") from error
 
@@ -198,9 +208,12 @@ _RIGID = (_ConvTransposeNd, nn.GroupNorm, nn.LayerNorm, nn.RNNBase, nn.Multihead
 
 
 def _obstacle(axis: Axis, index: Tensor, model: nn.Module, state: State) -> str:
-    layer = model.get_submodule(axis.layer)
-    if is_parametrized(layer):
-        return f"{axis.layer!r} is parametrized; remove channels before, or bake it"
+    layer: Any = model.get_submodule(axis.layer)
+    steps = [step for steps in layer.parametrizations.values() for step in steps] if is_parametrized(layer) else ()
+    for step in steps:
+        if not getattr(step, "elementwise", False):
+            kind = type_before_parametrizations(step).__name__
+            return f"{axis.layer!r} is parametrized by {kind}; remove channels before, or bake it"
     if isinstance(layer, _RIGID):
         return f"{axis.layer!r} is a {type(layer).__name__}, which cannot lose channels"
     if axis.tensor not in state or int(index.max()) >= axis.length(state):

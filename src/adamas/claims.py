@@ -42,8 +42,11 @@ METRICS: dict[str, Callable[[dict[str, Any]], float]] = {
     "transfer": _transfer,
     "nonzeros": lambda evaluation: evaluation["cost"]["nonzeros"],
     "params": lambda evaluation: evaluation["cost"]["params"],
+    "codebook_bits": lambda evaluation: evaluation["cost"]["codebook_bits"],
+    "unread": lambda evaluation: evaluation["cost"]["unread_channels"] / evaluation["cost"]["input_channels"],
 }
 """Of one row: accuracies as fractions (`own`: the least of attacks on the row itself) and counts; the mean over its seeds.
+`unread` is the share of input channels whose weights are all zero.
 
 `under("row", "pgd")` is the accuracy under the attacks of one name.
 """

@@ -16,7 +16,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from adamas.device import device_of
 from adamas.errors import AdamasError
 from adamas.graph import modes_kept
-from adamas.weights import weight_bits
+from adamas.weights import stored
 
 
 @dataclass(frozen=True)
@@ -26,6 +26,8 @@ class Cost:
     `paper_bits`: non-zeros times their bits, as compression papers count (positions and scales are free).
     `packed_bytes`: every tensor bit-packed, as bitmap plus non-zeros where that is smaller, with one 32-bit scale per
     output channel of a quantized tensor; before entropy coding. `macs`: multiply-accumulates of one image.
+    `codebook_bits`: see the function. `input_channels`: what convolutions larger than 1x1 read, all together;
+    `unread_channels`: those of them whose weights are all zero.
     """
 
     params: int
@@ -33,24 +35,50 @@ class Cost:
     paper_bits: int
     packed_bytes: int
     macs: int
+    codebook_bits: int
+    input_channels: int = 0
+    unread_channels: int = 0
 
 
+@torch.no_grad()
 def cost(model: nn.Module, image_shape: tuple[int, int, int]) -> Cost:
     """Count what would be exported: every parameter at its effective value, never a mask or a target."""
-    params = nonzeros = paper_bits = packed_bits = 0
-    with torch.no_grad():
-        for tensor, bits in _effective_parameters(model):
-            filled = int(tensor.count_nonzero())
-            params += tensor.numel()
-            nonzeros += filled
-            paper_bits += filled * bits
-            packed_bits += min(tensor.numel() * bits, tensor.numel() + filled * bits)
-            packed_bits += 32 * len(tensor) if bits < 32 else 0
-    return Cost(params, nonzeros, paper_bits, math.ceil(packed_bits / 8), macs(model, image_shape))
+    params = nonzeros = paper_bits = packed_bits = coded_bits = 0
+    for tensor, bits in _effective_parameters(model):
+        filled = int(tensor.count_nonzero())
+        params += tensor.numel()
+        nonzeros += filled
+        paper_bits += filled * bits
+        packed_bits += min(tensor.numel() * bits, tensor.numel() + filled * bits)
+        packed_bits += 32 * len(tensor) if bits < 32 else 0
+        coded_bits += codebook_bits(tensor) if tensor.dim() > 1 else 0
+    read = [channel for module in model.modules() for channel in _read(module)]
+    packed_bytes, operations = math.ceil(packed_bits / 8), macs(model, image_shape)
+    return Cost(params, nonzeros, paper_bits, packed_bytes, operations, coded_bits, len(read), read.count(False))
+
+
+def _read(module: nn.Module) -> list[bool]:
+    """For every input channel of a convolution larger than 1x1, whether any of its weights is not zero."""
+    if not isinstance(module, nn.Conv2d) or max(module.kernel_size) == 1:
+        return []
+    return (module.weight != 0).unflatten(0, (module.groups, -1)).any(-1).any(-1).any(1).flatten().tolist()
+
+
+def codebook_bits(weight: Tensor) -> int:
+    """Bits of the non-zeros of one weight as numbers of a codebook with it, or as they are where that is less.
+
+    Source: Gui et al. 2019, code of the model size.
+    """
+    shown = weight[weight != 0]
+    plain = 32 * len(shown)
+    if len(shown[:4096].unique()) > 1024:
+        return plain
+    levels = len(shown.unique())
+    return min(plain, len(shown) * math.ceil(math.log2(max(1, levels))) + 32 * levels)
 
 
 def _effective_parameters(model: nn.Module) -> list[tuple[Tensor, int]]:
-    """Every tensor a layer computes with, once where layers share it, and the bits of one value."""
+    """Every tensor a layer computes with, or its factors, once where layers share it, and the bits of one value."""
     found: dict[object, tuple[Tensor, int]] = {}
     for path, module in model.named_modules():
         if "parametrizations" in path.split("."):
@@ -59,7 +87,7 @@ def _effective_parameters(model: nn.Module) -> list[tuple[Tensor, int]]:
         if parametrize.is_parametrized(module):
             steps: Any = module.parametrizations
             for name in (name for name in steps if isinstance(steps[name].original, nn.Parameter)):  # buffers are fixed
-                found[id(module), name] = getattr(module, name), weight_bits(module, name)
+                found |= {(id(module), name, part): value for part, value in enumerate(stored(module, name))}
     return list(found.values())
 
 

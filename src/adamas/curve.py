@@ -19,6 +19,7 @@ from adamas.device import channels_last, device_of, seeded
 from adamas.errors import AdamasError
 from adamas.evaluate import Rate
 from adamas.graph import modes_kept
+from adamas.noise import SAMPLES, FixedDraws, draws_noise
 from adamas.panel import check_inside, wrong
 from adamas.progress import progress
 from adamas.registry import label, registered
@@ -72,7 +73,8 @@ def security_curve(
     """The accuracy on the test split at every one of `epsilons` (pixels, in the threat's norm), from one run of `attack`.
 
     `attack` is one with a method `nearest`, such as fmn. What it finds is classified again in fp32 before it counts. Without
-    `epsilons` they are multiples of the threat's eps, from 0 to 4.
+    `epsilons` they are multiples of the threat's eps, from 0 to 4. A network that draws noise is measured by the mean of 8
+    draws, which the seed fixes for every image.
     Source: Biggio, Roli 2018, section 4 (security evaluation curves).
     Errors: an attack that looks for no nearest image, or leaves [0, 1]; epsilons that are no distances; a model that gives no
     finite logits.
@@ -82,6 +84,8 @@ def security_curve(
     channels_last(model)
     with modes_kept(model), progress("curve", len(data.test) * attack.cost) as advance:
         flags, model = checked_logits(model.eval(), next(data.test[:64].batches(64, device=device))[0], len(data.classes))
+        if draws_noise(model):
+            model = FixedDraws(model, SAMPLES, seed).eval()
         terms = Terms(batch_size=batch_size, tick=lambda passes: advance(steps=passes))
         for x, y in data.test.batches(batch_size, device=device):
             found, right = x.clone(), (~wrong(model, x, y)).nonzero().squeeze(1)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
 
@@ -19,6 +19,7 @@ from adamas.data.images import fingerprint
 from adamas.device import channels_last, device_of, seeded
 from adamas.errors import AdamasError
 from adamas.graph import modes_kept
+from adamas.noise import SAMPLES, CountedDraws, FixedDraws, draws_noise, without_noise
 from adamas.outcomes import Chunk, Store, content_key
 from adamas.panel import MODEL, Averaged, Panel, check_inside
 from adamas.progress import progress
@@ -40,8 +41,9 @@ class Evaluate:
     adversary alone can break shows.
 
     `exhaustive`: every attack attacks every image that is classified right, so that each figure stands for itself.
-    `samples`: passes averaged in every prediction and gradient of a randomised model. `round`: candidates count as they are
-    after rounding to 8 bits. `checks`: look for signs of an unsound evaluation.
+    `samples`: draws averaged in every prediction and gradient of a randomised model; without it 8 where a network draws noise
+    of ours (`adamas.noise`), else 1. `round`: candidates count as they are after rounding to 8 bits. `checks`: look for signs
+    of an unsound evaluation.
     `batch_size`: images per pass, fewer where memory is short. `chunk`: images between two saves of the state. `precision`:
     of the passes that craft; what is found is confirmed in fp32, and sought again in fp32 where it does not hold.
     `active`: leave an image as soon as it is broken. `streamline`: craft on a copy with folded batch norms, forward passes in
@@ -50,7 +52,7 @@ class Evaluate:
 
     attacks: tuple[AnyAttack, ...] = ("pgd",)  # type: ignore[assignment]
     exhaustive: bool = False
-    samples: Count = 1
+    samples: Count | None = None
     round: bool = False
     checks: bool = True
     batch_size: Count = 250
@@ -110,12 +112,18 @@ class Verdict:
 
 @dataclass(frozen=True)
 class Evaluation(Verdict):
-    """What a robustness claim needs to be honest: threat, seed, every attack, worst case, flags."""
+    """What a robustness claim needs to be honest: threat, seed, every attack, worst case, flags.
+
+    `samples`: draws of the noise averaged in every prediction and gradient. `noise_off`: the same network without the noise of
+    its own that it draws, under the same attacks.
+    """
 
     threat: str
     seed: int
     flags: list[str] = field(default_factory=list)
     judged: dict[str, Verdict] = field(default_factory=dict)
+    samples: int = 1
+    noise_off: Verdict | None = None
 
 
 def evaluate(
@@ -138,29 +146,52 @@ def evaluate(
     `state` is a folder that keeps every image's outcomes: the same call goes on where it was killed. `part` (k, m) evaluates
     the k-th of m shares of the images, so that m processes with one `state` (or copies of it put together) share the work;
     the call without it then merges.
+    A network that draws noise is evaluated by the mean of `samples` draws that are fixed per image by the seed, and once more
+    with its noise off; that is where the judges score, since an exported file draws none.
     Errors: a model that gives no finite logits; an attack that leaves the threat; the state of another evaluation.
     """
     device, judges, parts = device_of(model), judges or {}, in_order([*settings.attacks, *also])
     for attack in (*settings.attacks, *also):
         attack.check(threat)
+    off = None
+    if draws_noise(model):
+        off = evaluate(
+            without_noise(model), data, replace(settings, samples=1), threat, seed=seed, judges=judges, also=also,
+            title=f"{title}, noise off", state=None if state is None else Path(state) / "noise_off", part=part,
+        )  # fmt: skip
+        judges = {}
+    samples = settings.samples or (SAMPLES if off else 1)
     channels_last(model)
     with modes_kept(model):
         sight = next(data.test[:64].batches(64, device=device))[0]
-        flags, model = checked_logits(model.eval(), sight, len(data.classes))
+        with seeded(seed, device):
+            flags, model = checked_logits(model.eval(), sight, len(data.classes))
+        named = replace(settings, samples=samples)
+        store = Store(None if state is None else Path(state), _key(model, data, named, threat, seed, judges, also))
+        scored: nn.Module = Averaged(model, samples)
+        if off:
+            scored, model = FixedDraws(model, samples, 2 * seed).eval(), CountedDraws(model, 2 * seed + 1).eval()
         blind = any(attack.family == "black-box" for attack in parts)
-        lean = streamlined(model, sight, runtime=blind) if settings.streamline else model
-        store = Store(None if state is None else Path(state), _key(model, data, settings, threat, seed, judges, also))
+        lean = streamlined(model, sight, runtime=blind) if settings.streamline and not off else model
         firsts = _share(range(0, len(data.test), settings.chunk), part)
         images = min(len(firsts) * settings.chunk, len(data.test) - firsts.start)
-        with progress(title, images * settings.samples * sum(attack.cost for attack in parts)) as advance:
-            work = _Work(model, lean, judges, parts, data, settings, threat, seed, device, advance)
+        with progress(title, images * samples * sum(attack.cost for attack in parts)) as advance:
+            work = _Work(model, lean, scored, judges, parts, data, settings, samples, threat, seed, device, advance)
             chunks = [work.run(store.load(first, min(settings.chunk, len(data.test) - first)), store.save) for first in firsts]
     store.merge(chunks, [label(attack) for attack in parts])
     verdicts = {name: _verdict(name, chunks, parts, settings.exhaustive) for name in (MODEL, *judges)}
     trained = verdicts.pop(MODEL)
     if settings.checks:
         flags += [*(flag for chunk in chunks for flag in chunk.flags), *comparison_flags(trained.attacks)]
-    return Evaluation(**vars(trained), threat=str(threat), seed=seed, flags=flags, judged=verdicts)
+    found = Evaluation(**vars(trained), threat=str(threat), seed=seed, flags=flags, judged=verdicts, samples=samples)
+    return found if off is None else _beside(found, off)
+
+
+def _beside(found: Evaluation, off: Evaluation) -> Evaluation:
+    """A noisy network's evaluation with that of the same network without its noise, where the judges scored."""
+    flags = [*found.flags, *(f"with the noise off, {flag}" for flag in off.flags)]
+    quiet = Verdict(off.clean, off.attacks, off.worst_case)
+    return replace(found, flags=flags, judged=off.judged, noise_off=quiet)
 
 
 @dataclass
@@ -169,10 +200,12 @@ class _Work:
 
     model: nn.Module
     lean: nn.Module
+    scored: nn.Module
     judges: Mapping[str, nn.Module]
     parts: Sequence[Attack]
     data: Data
     settings: Evaluate
+    samples: int
     threat: Threat
     seed: int
     device: torch.device
@@ -185,7 +218,7 @@ class _Work:
         images = self.data.test[chunk.first : chunk.first + chunk.n]
         x, y = next(images.batches(chunk.n, device=self.device))
         with seeded(self.seed, self.device):
-            classifiers = {MODEL: Averaged(self.model, self.settings.samples), **self.judges}
+            classifiers = {MODEL: self.scored, **self.judges}
             panel = Panel(classifiers, x, y, self.threat, self.settings.batch_size, self.settings.round)
             clean = panel.start(chunk.clean, chunk.attacks)
         if not chunk.clean:
@@ -210,7 +243,7 @@ class _Work:
     def _attack(self, attack: Attack, panel: Panel) -> None:
         """Craft and score; what a copy or low precision finds and the model denies is sought again on the model in fp32."""
         rows = panel.begin(attack, self.settings.exhaustive)
-        price = attack.cost * self.settings.samples
+        price = attack.cost * self.samples
         planned = price * len(rows)
         self.advance(self._note(attack, panel), price * (len(panel.y) - len(rows)))
         attempts: list[tuple[nn.Module, Precision]] = [(self.lean, self.settings.precision), (self.model, "fp32")]
@@ -240,7 +273,7 @@ class _Work:
             return accepted
 
         terms = Terms(
-            batch_size=self.settings.batch_size, samples=self.settings.samples, precision=precision,
+            batch_size=self.settings.batch_size, samples=self.samples, precision=precision,
             search=True, active=self.settings.active, accept=accept, tick=tick,
         )  # fmt: skip
         with seeded(self.seed, self.device), crafting(model, terms=terms) as victim:

@@ -33,7 +33,8 @@ class Fit:
 
     `schedule`: constant; step (times `gamma` at every milestone, in epochs); cosine (to zero); one_cycle (linear warm-up over
     the first `warmup` share, then cosine). `ema`: decay of the weight average that replaces the weights at the end.
-    `patience`: stop after so many epochs without a better validation accuracy (under `select`, if given) and keep the best.
+    `patience`: stop after so many epochs without a better validation accuracy (under `select`, if given) and keep the best;
+    epochs in which a compressor is still on its way do not count.
     """
 
     objective: AnyObjective = Natural()
@@ -101,13 +102,19 @@ def fit(
     """
     if (settings.patience or settings.select) and not len(data.validation):
         raise AdamasError("patience, select: expected validation images to judge by, got none; raise split.validation above 0")
+    first = 0 if compressor is None else math.ceil(compressor.unsettled * settings.epochs - 1e-9)
+    if settings.patience and first >= settings.epochs:
+        raise AdamasError(
+            f"patience: expected epochs in which the network is what will ship, got none of {settings.epochs}: "
+            f"{compressor.name} settles in the last; leave patience out, or let it settle earlier"  # type: ignore[union-attr]
+        )
     fabric = make_fabric(device, settings.precision)
     check_model(model, next(data.train.batches(2, device=next(model.parameters()).device))[0], len(data.classes))
     channels_last(model)
     optimizer = _optimizer(model, settings, () if compressor is None else compressor.undecayed(model))
     _, optimizer = fabric.setup(model, optimizer)  # moves the model; the wrapper itself forbids gradients for the input
     average = AveragedModel(model, avg_fn=_ema(settings.ema)) if settings.ema is not None else None
-    state = State(model, optimizer, average)
+    state = State(model, optimizer, average, first)
     if checkpoint is not None and checkpoint.exists():
         state.restore(checkpoint)
     steps = steps_per_epoch(len(data.train), settings.batch_size)
@@ -149,10 +156,10 @@ def fit(
 class State:
     """What a killed run needs to go on: model, optimiser, weight average, the best model so far and the history."""
 
-    def __init__(self, model: nn.Module, optimizer: Any, average: AveragedModel | None):
-        self.model, self.optimizer, self.average = model, optimizer, average
+    def __init__(self, model: nn.Module, optimizer: Any, average: AveragedModel | None, first: int = 0):
+        self.model, self.optimizer, self.average, self.first = model, optimizer, average, first
         self.history: list[dict[str, float]] = []
-        self.best: dict[str, Any] = {"epoch": 0, "accuracy": -1.0, "model": None}
+        self.best: dict[str, Any] = {"epoch": first, "accuracy": -1.0, "model": None}
 
     @property
     def epoch(self) -> int:
@@ -176,7 +183,7 @@ class State:
             shipped = self.average.module if self.average is not None else self.model
             accuracy = validation_accuracy(shipped, validation, settings, threat)
             record["validation"] = accuracy
-            if settings.patience is not None and accuracy > self.best["accuracy"]:
+            if settings.patience is not None and self.epoch >= self.first and accuracy > self.best["accuracy"]:
                 values = {name: tensor.clone() for name, tensor in shipped.state_dict().items()}
                 self.best = {"epoch": self.epoch + 1, "accuracy": accuracy, "model": values}
         self.history.append(record)

@@ -137,7 +137,7 @@ def calibrate_ranges(model: nn.Module, batches: Batches, count: int, percentile:
     for quantizer in quantizers.values():
         quantizer.low.zero_()
         quantizer.high.zero_()
-    _watch(model, images, _widen)
+    watch_activations(model, images, _widen)
     for name, quantizer in quantizers.items():
         if not bool(torch.isfinite(quantizer.high - quantizer.low)):
             raise AdamasError(f"expected finite activations at {name}, got nan or infinity; the weights have diverged")
@@ -146,7 +146,7 @@ def calibrate_ranges(model: nn.Module, batches: Batches, count: int, percentile:
 
 
 @torch.no_grad()
-def _watch(model: nn.Module, images: list[Tensor], watch: Callable[[ActivationQuantizer, Tensor], None]) -> None:
+def watch_activations(model: nn.Module, images: list[Tensor], watch: Callable[[ActivationQuantizer, Tensor], None]) -> None:
     quantizers = activation_quantizers(model).values()
     with modes_kept(model):
         model.eval()
@@ -175,7 +175,7 @@ def _clip(model: nn.Module, images: list[Tensor], share: float) -> None:
         counted = torch.histc(x.float(), BINS, low, high).double() if low < high else x.new_zeros(BINS).double()
         counts[quantizer] = counts.get(quantizer, torch.zeros_like(counted)) + counted
 
-    _watch(model, images, count)
+    watch_activations(model, images, count)
     for quantizer, histogram in counts.items():
         below = histogram.cumsum(0) / histogram.sum().clamp_min(1)
         width = (quantizer.high - quantizer.low) / BINS

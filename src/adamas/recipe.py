@@ -150,6 +150,9 @@ def schema() -> dict[str, Any]:
 
 # ------------------------------------------------------------------------------------------------- YAML documents
 
+EVERY = "stages.*."
+"""What a key begins with that speaks of every stage."""
+
 
 def _load(path: Path, seen: tuple[Path, ...] = ()) -> dict[str, Any]:
     """The document with everything it extends merged in."""
@@ -216,7 +219,14 @@ def _split(override: str) -> tuple[str, Any]:
 
 
 def _set(document: dict[str, Any], key: str, value: Any) -> None:
-    """Set a dotted path; list items are numbers, and a stage given by name is first replaced by a copy of its definition."""
+    """Set a dotted path; list items are numbers, and a stage given by name is first replaced by a copy of its definition.
+
+    `stages.*.compress.keep` sets it in every stage that has a `compress`.
+    """
+    if key.startswith(EVERY):
+        for i in _stages_with(document, key):
+            _set(document, key.replace("*", str(i), 1), value)
+        return
     *parents, last = key.split(".")
     here: Any = document
     for depth, part in enumerate(parents):
@@ -232,6 +242,16 @@ def _set(document: dict[str, Any], key: str, value: Any) -> None:
         if not isinstance(here, dict | list):
             raise AdamasError(f"{where}: expected keys below it to set {key!r}, got {here!r}")
     here[_index(here, last, key)] = value
+
+
+def _stages_with(document: dict[str, Any], key: str) -> list[int]:
+    """The stages that have what follows the star in a key."""
+    wanted, stages = key.removeprefix(EVERY).split(".")[0], document.get("stages")
+    named = [_definition(document, stage, key) if isinstance(stage, str) else stage for stage in stages or ()]
+    found = [i for i, stage in enumerate(named) if isinstance(stage, dict) and stage.get(wanted) is not None]
+    if not found:
+        raise AdamasError(f"{key}: expected a stage with {wanted!r}, got none of {len(named)}")
+    return found
 
 
 def _index(here: Any, part: str, where: str) -> Any:

@@ -113,6 +113,11 @@ class Compressor(ABC):
         """Whether a stage without a fit would not do what the settings say."""
         return False
 
+    @property
+    def unsettled(self) -> float:
+        """The share of a stage after which the network is what will ship; no epoch before is chosen by validation."""
+        return 0.0
+
     @abstractmethod
     def attach(self, model: nn.Module) -> None:
         """Change the structure in place, without data; loading an artifact replays this."""

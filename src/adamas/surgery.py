@@ -180,8 +180,8 @@ def _zeroed(state: State, plan: Plan) -> State:
     """The state dict with everything that makes the removed channels set to zero."""
     state = dict(state)
     for axis, goes in _removed(plan):
-        if axis.produces:
-            state[axis.tensor] = state[axis.tensor].index_fill(axis.dim, goes, 0)
+        for name in axis.stored_as(state) if axis.produces else ():
+            state[name] = state[name].index_fill(axis.dim, goes, 0)
     return state
 
 
@@ -192,7 +192,8 @@ def _shrink(model: nn.Module, plan: Plan) -> None:
     for axis, goes in _removed(plan):
         stays.setdefault(axis, torch.ones(axis.length(state), dtype=torch.bool))[goes] = False
     for axis, mask in stays.items():
-        state[axis.tensor] = _cut(state[axis.tensor], axis, mask.to(state[axis.tensor].device))
+        for name in axis.stored_as(state):
+            state[name] = _cut(state[name], axis, mask.to(state[name].device))
     resize_to(model, state)
     model.load_state_dict(state)
 

@@ -62,10 +62,16 @@ def original(layer: Any) -> nn.Parameter:
     return layer.parametrizations.weight.original if parametrize.is_parametrized(layer, "weight") else layer.weight
 
 
-def weight_bits(module: nn.Module, name: str) -> int:
-    """Bits per value of a parametrized tensor: the least that any of its parametrizations states as `bits`, else 32."""
-    stated = (getattr(parametrization, "bits", 32) for parametrization in module.parametrizations[name])  # type: ignore[index]
-    return min(stated, default=32)
+def stored(module: Any, name: str) -> list[tuple[torch.Tensor, int]]:
+    """What is stored of a tensor, and the bits of one value: its factors where it is made of some, else the tensor itself.
+
+    The bits are the least that any of its parametrizations states as `bits`, else 32.
+    """
+    steps = module.parametrizations[name] if parametrize.is_parametrized(module, name) else [None]
+    factors = getattr(steps[-1], "factors", None)
+    if factors is not None:
+        return [pair for owner, leaf in factors().values() for pair in stored(owner, leaf)]
+    return [(getattr(module, name), min(getattr(step, "bits", 32) for step in steps))]
 
 
 def model_fingerprint(model: nn.Module) -> str:

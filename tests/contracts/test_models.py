@@ -20,6 +20,7 @@ from adamas.models.mobilenet import MobileNetV2
 from adamas.models.resnet import ResNet18, ResNet20, ResNet50
 from adamas.models.vgg import VGG16
 from adamas.models.wide_resnet import WideResNet
+from adamas.noise import without_noise
 from adamas.registry import registered
 from adamas.surgery import remove_channels
 from adamas.threat import Linf
@@ -35,10 +36,10 @@ def cls(request) -> type:
 
 
 def narrow(cls: type, seed: int = 0) -> nn.Module:
-    """A random network with the default settings but a width of 8, where there is one."""
+    """A random network with the default settings but a width of 8, where there is one, and without noise."""
     torch.manual_seed(seed)
     width = {"width": 8} if any(field.name == "width" and type(field.default) is int for field in fields(cls)) else {}
-    return made(cls, **width).build(SHAPE, 7)
+    return without_noise(made(cls, **width).build(SHAPE, 7))
 
 
 def test_images_become_logits_and_the_gradient_reaches_every_parameter(cls):

@@ -21,6 +21,7 @@ from adamas.deploy.runtime import OnnxModel
 from adamas.errors import AdamasError
 from adamas.models import normalized
 from adamas.models.resnet import ResNet18
+from adamas.noise import Noise, without_noise
 from adamas.quantize import float_twin
 from adamas.threat import Linf
 from adamas.weights import bake
@@ -210,6 +211,14 @@ def test_baked_weights_and_inexpressible_models_are_refused_without_leaving_a_fi
     with pytest.raises(AdamasError, match="expected a model that ONNX can express, got UnsupportedOperatorError: .*svd"):
         export_onnx(Complex(), tmp_path / "model.onnx", RGB)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_network_that_draws_noise_is_written_without_it(tmp_path):
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), Noise(0.5), nn.ReLU(), nn.Flatten(), nn.Linear(144, 10)).eval()
+    path = export_onnx(model, tmp_path / "model.onnx", RGB)
+    assert torch.allclose(OnnxModel(path)(IMAGES), without_noise(model)(IMAGES), atol=1e-5)
+    assert not {node.op_type for node in onnx.load(path).graph.node} & {"RandomNormal", "RandomNormalLike"}
+    assert isinstance(model[1], Noise) and not torch.allclose(model(IMAGES), OnnxModel(path)(IMAGES), atol=1e-2)
 
 
 def test_files_hold_no_paths_of_the_machine_that_wrote_them(tmp_path):

@@ -27,6 +27,7 @@ SHAPES = {
     "mnist": (1, 28, 28),
     "fashion_mnist": (1, 28, 28),
     "cifar10": (3, 32, 32),
+    "cifar100": (3, 32, 32),
 }
 
 
@@ -84,5 +85,5 @@ def test_chain_runs_one_tiny_epoch(recipe: Recipe, tmp_path: Path) -> None:
     for stage in recipe.stages:
         run_stage(model, shrunk(stage), data, recipe.threat)
     files = export_files(model, tmp_path, data.image_shape)
-    quantized = any(stage.compress is not None and stage.compress.name in ("ptq", "qat") for stage in recipe.stages)
+    quantized = any(stage.compress is not None and stage.compress.name in ("ptq", "qat", "lsq") for stage in recipe.stages)
     assert len(files.paths) == (2 if quantized else 1)

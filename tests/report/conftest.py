@@ -53,6 +53,7 @@ class Spec:
     model: str | None = "cnn8"
     processor: str = "Example CPU @ 2.00GHz"
     data: str = "0f1e2d3c4b5a69788796a5b4c3d2e1f0"
+    noise_off: tuple[int, int] | None = None
 
 
 def card(spec: Spec, weights: Path) -> dict[str, Any]:
@@ -116,6 +117,8 @@ def evaluation(spec: Spec) -> dict[str, Any]:
         worst_case=Rate.of(spec.worst, spec.test),
         flags=list(spec.flags),
         judged={files[-1]: shipped},
+        samples=8 if spec.noise_off else 1,
+        noise_off=Verdict(rate(spec.noise_off[0], 0), [], rate(spec.noise_off[1], 0)) if spec.noise_off else None,
     )
     sizes = {WEIGHTS: spec.bytes_fp32 + 500, FP32: spec.bytes_fp32} | ({INT8: spec.bytes_int8} if spec.int8 else {})
     times = {FP32: spec.ms_fp32, INT8: spec.ms_int8}
@@ -131,7 +134,14 @@ def evaluation(spec: Spec) -> dict[str, Any]:
         "test": spec.test,
         **asdict(measured),
         "cost": asdict(
-            Cost(spec.params, spec.nonzeros, spec.nonzeros * spec.bits, spec.nonzeros * spec.bits // 8 + 99, 3_400_000)
+            Cost(
+                spec.params,
+                spec.nonzeros,
+                spec.nonzeros * spec.bits,
+                spec.nonzeros * spec.bits // 8 + 99,
+                3_400_000,
+                spec.nonzeros * spec.bits,
+            )
         ),
         "bytes_on_disk": sizes,
         "parity": {

@@ -99,8 +99,9 @@ def test_weights_are_counted_layer_by_layer(hydra: Artifact) -> None:
     assert found.verified == found.density == pytest.approx(1 - found.sparsity) == 1_927 / 19_272
 
 
-def test_filters_are_counted_in_channels_of_the_dense_network(make: Any) -> None:
-    halved = make({"compress": {"name": "filters", "keep": 0.5, "round_to": 1, "exclude": ["net.0"]}})
+@pytest.mark.parametrize("method", ["filters", "admm_filters"])
+def test_filters_are_counted_in_channels_of_the_dense_network(make: Any, method: str) -> None:
+    halved = make({"compress": {"name": method, "keep": 0.5, "round_to": 1, "exclude": ["net.0"]}} | ROBUST)
     found = density(halved, halved.model())
     assert [(layer.channels, layer.kept) for layer in found.layers if layer.convolution] == [
         (8, 8), (8, 4), (16, 8), (16, 8), (32, 16), (32, 16),
@@ -109,7 +110,7 @@ def test_filters_are_counted_in_channels_of_the_dense_network(make: Any) -> None
     assert found.density == 60 / 112
     by_hand = 72 + 576 // 2 + (1152 + 2304 + 4608 + 9216) // 4 + 1024 // 2 + 320
     assert (found.weights, found.nonzeros) == (19_272, by_hand)
-    wide = make({"compress": {"name": "filters", "keep": 0.5, "round_to": 8}})
+    wide = make({"compress": {"name": method, "keep": 0.5, "round_to": 8}} | ROBUST)
     assert density(wide, wide.model()).agree is False  # 8 of 8 channels in the first two layers
 
 

@@ -21,6 +21,16 @@ def test_the_card_holds_the_figures(make: Any) -> None:
     assert "```\nconv1  32 => 16\n```" in text
 
 
+def test_noise_off_stands_beside_the_headline_of_a_network_that_draws_noise(make: Any) -> None:
+    text = model_card(make(worst=612, noise_off=(930, 583), shipped_worst=583))
+    assert "The trained network keeps 61.2 %: it draws noise, and its figures are those of the mean of 8 draws; " in text
+    assert "it keeps 58.3 % (55.2 to 61.3) in the worst case under the same attacks and 93.0 % (91.2 to 94.4)" in text
+    assert "the file is exported without noise." in text
+    assert "| noise off, clean | 930 of 1,000 | 93.0 | 91.2 to 94.4 |" in text
+    assert "| **noise off, worst case** | 583 of 1,000 | 58.3 |" in text
+    assert "noise off" not in model_card(make())
+
+
 def test_limitations_hold_every_remark(make: Any) -> None:
     text = model_card(make(flags=("zero gradients: 9%",), agreement=0.9, int8=True))
     limits = text.split("## Limitations")[1].split("## Use")[0]

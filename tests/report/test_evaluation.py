@@ -41,6 +41,16 @@ def test_every_figure_has_attack_threat_n_seed_and_interval():
     assert "! a [red]flag[/red]" in text  # shown as it is, not as markup
 
 
+def test_a_network_that_draws_noise_stands_beside_itself_without():
+    quiet = Verdict(Rate.of(88, 100), [], Rate.of(40, 100))
+    text = shown(evaluated("net", replace(FOUND, samples=8, noise_off=quiet)))
+    assert "n = 100, seed 3, mean of 8 draws of its noise" in text
+    assert "noise off, under the same attacks: clean 88.0% (80.2% - 93.0%), worst case 40.0% (30.9% - 49.8%)" in text
+    assert "m.onnx, which draws no noise: clean 91.0%" in text
+    assert "mean of 1 draw of its noise" in shown(evaluated("net", replace(FOUND, noise_off=quiet)))
+    assert "noise" not in shown(evaluated("net", FOUND)) and "draw" not in shown(evaluated("net", FOUND))
+
+
 def test_an_audit_opens_with_what_the_engine_says():
     found = Audited("m.onnx", "ab" * 32, 12345, "ONNX Runtime 1.2, CPU", FILE, FOUND, Parity(100, 0.99, 0.1), ["look"])
     text = shown(audited(found))

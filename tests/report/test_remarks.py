@@ -36,6 +36,12 @@ def test_latency_says_nothing_without_int8_or_times(make: Any) -> None:
     assert "batch 1" not in said(make(int8=True, timed=False))
 
 
+def test_a_file_without_noise_is_compared_with_the_network_without_noise(make: Any) -> None:
+    assert "as shipped" not in said(make(worst=700, noise_off=(940, 600), shipped_worst=600))
+    text = said(make(worst=600, noise_off=(940, 600), shipped_worst=570))
+    assert "3.0 points less than the trained model with its noise off (60.0 %)." in text
+
+
 def test_parity_alarms_below_its_bound_only(make: Any) -> None:
     assert "exported from" not in said(make(agreement=0.995))
     [alarm] = [remark for remark in findings(rows([make(name="x", agreement=0.994)])) if remark.figure == "agreement"]

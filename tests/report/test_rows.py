@@ -5,8 +5,10 @@ from typing import Any
 
 import pytest
 
+from adamas.artifact import EVALUATION
 from adamas.errors import AdamasError
 from adamas.evaluate import Rate
+from adamas.files import write_json
 from adamas.report.rows import rows
 
 
@@ -84,6 +86,22 @@ def test_names_lose_their_seed(make: Any, name: str, title: str, shown: str) -> 
 def test_without_latency_of_one_image_there_is_none(make: Any) -> None:
     assert rows([make(timed=False)])[0].latency == {}
     assert rows([make(batch_sizes=(64,))])[0].latency == {}
+
+
+def test_a_network_that_draws_noise_keeps_its_figures_without_it(make: Any) -> None:
+    [row] = rows([make(seed=0, noise_off=(940, 550)), make(seed=1, noise_off=(930, 570))])
+    assert row.noise_off is not None and row.samples == 8
+    clean, worst = row.noise_off
+    assert math.isclose(clean.value, 0.935) and math.isclose(worst.value, 0.56)
+    assert math.isclose(worst.low, (Rate.of(550, 1000).low + Rate.of(570, 1000).low) / 2)
+
+
+def test_artifacts_written_before_there_was_noise_are_read(make: Any) -> None:
+    artifact = make()
+    old = {key: value for key, value in artifact.evaluation.items() if key not in ("samples", "noise_off")}
+    write_json(artifact.path / EVALUATION, old)
+    [row] = rows([artifact])
+    assert row.samples == 1 and row.noise_off is None
 
 
 def test_no_artifact_is_refused() -> None:

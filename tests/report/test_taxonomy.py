@@ -41,6 +41,9 @@ def test_the_three_methods_of_the_benchmark_have_its_entries() -> None:
     assert (hydra.key, hydra.locality, hydra.criterion) == ("HYDRA_Sehwag2020Hydra", LOCAL, LIS)
     radmm = found(ROBUST, {"compress": "admm"} | ROBUST, ROBUST)
     assert (radmm.key, radmm.locality, radmm.criterion) == ("RADMM_Ye2019Adversarial", LOCAL, "Solver Based LWM (SOLWM)")
+    filters = found(ROBUST, {"compress": "admm_filters"} | ROBUST, ROBUST)
+    assert (filters.key, filters.link, filters.structure) == (radmm.key, radmm.link, S)
+    assert (filters.locality, filters.criterion) == (LOCAL, "Solver Based LWM (SOLWM)")
     channels = found(ROBUST, {"compress": {"name": "filters", "scores": "learned", "rates": "learned"}} | ROBUST, ROBUST)
     assert (channels.key, channels.structure) == ("HARP_Zhao2023Holistic", S)
 
@@ -111,9 +114,10 @@ def test_pruning_before_and_during_training() -> None:
     ticket = found(prune("learned") | ROBUST)
     assert (ticket.pipeline, ticket.pretraining, ticket.finetuning) == ("B", AT, "None")
     assert found(prune("gap"), ROBUST).pretraining is None
-    during = found({"compress": "admm"} | ROBUST, TRADES).entry()
-    assert during["Type of Pipeline:"] == "D-Methods Pruning During Training"
-    assert during["D: Training step "] == f"{AT} + Adversarial Training (AT) TRADES" and len(during) == 7
+    for solver, structure in (("admm", US), ("admm_filters", S)):
+        during = found({"compress": solver} | ROBUST, TRADES).entry()
+        assert during["Type of Pipeline:"] == "D-Methods Pruning During Training" and during["Pruning structure"] == structure
+        assert during["D: Training step "] == f"{AT} + Adversarial Training (AT) TRADES" and len(during) == 7
 
 
 def test_repeated_and_mixed_pruning() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from typing import Annotated, Any
 
 import torch
@@ -42,6 +43,10 @@ class ADMM(Compressor):
     def needs_fit(self) -> bool:
         return True
 
+    @property
+    def unsettled(self) -> float:
+        return 1.0
+
     def attach(self, model: nn.Module) -> None:
         attach_masks(model, self.exclude, "admm")
 
@@ -53,59 +58,74 @@ class ADMM(Compressor):
         shares = self.rates(weights, [weight.abs() for weight in weights], self.keep)
         counts = exact(shares, [weight.numel() for weight in weights], [1] * len(weights), self.keep)
         for layer, weight, count in zip(layers.values(), weights, counts, strict=True):
-            swap(layer, Split(weight, count))
+            swap(layer, Split(weight, weight * highest(weight.abs(), count), count))
 
     def penalty(self, model: nn.Module, progress: float) -> Tensor | float:
-        pulls = [(layer.weight - split.z + split.u).square().sum() for layer, split in self._splits(model)]
-        return self._rho(model) / 2 * torch.stack(pulls).sum()
+        return augmented(self._pairs(model), self.rho, self.growth)
 
     @torch.no_grad()
     def after_step(self, model: nn.Module, progress: float) -> None:
         """Renew z and u where a cycle ends."""
-        splits = self._splits(model)
-        if int(progress * self.cycles + 1e-6) <= int(splits[0][1].cycle):
+        pairs = self._pairs(model)
+        if not due(pairs, progress, self.cycles):
             return
-        for layer, split in splits:
-            split.renew(layer.weight, self.growth)
-        log.info("admm: relative residual %.3g after cycle %d", self.residual(model), int(splits[0][1].cycle))
+        for weight, split in pairs:
+            both = weight + split.u
+            split.renew(both, both * highest(both.abs(), split.kept), self.growth)
+        log.info("admm: relative residual %.3g after cycle %d", residual(pairs), int(pairs[0][1].cycle))
 
     @torch.no_grad()
     def finish(self, model: nn.Module) -> None:
         """Keep the largest weights, exactly as many as the budget allows."""
-        for layer, split in self._splits(model):
-            fix(layer, highest(layer.weight.abs(), split.count))
+        for layer in masked_layers(model, self.exclude).values():
+            fix(layer, highest(layer.weight.abs(), mask_of(layer).kept))
 
     @torch.no_grad()
     def residual(self, model: nn.Module) -> float:
         """|w - z|^2 / |w|^2 over all layers."""
-        splits = self._splits(model)
-        away = sum(float((layer.weight - split.z).square().sum()) for layer, split in splits)
-        return away / sum(float(layer.weight.square().sum()) for layer, _ in splits)
+        return residual(self._pairs(model))
 
-    def _rho(self, model: nn.Module) -> float:
-        return self.rho * self.growth ** int(self._splits(model)[0][1].cycle)
-
-    def _splits(self, model: nn.Module) -> list[tuple[Any, Any]]:
-        return [(layer, mask_of(layer)) for layer in masked_layers(model, self.exclude).values()]
+    def _pairs(self, model: nn.Module) -> list[tuple[Tensor, Split]]:
+        return [(layer.weight, mask_of(layer)) for layer in masked_layers(model, self.exclude).values()]
 
 
 class Split(Mask):
-    """A weight that is not masked yet, beside its projection z, the dual u and the number of renewals."""
+    """A tensor that nothing is cut from yet, beside its projection z, the dual u, the number of renewals and what is `kept`."""
 
     z: Tensor
     u: Tensor
     cycle: Tensor
 
-    def __init__(self, weight: Tensor, count: int):
+    def __init__(self, weight: Tensor, z: Tensor, kept: Any):
         super().__init__(weight)
-        self.count = count
-        self.register_buffer("z", weight * highest(weight.abs(), count))
+        self.kept = kept
+        self.register_buffer("z", z.clone())
         self.register_buffer("u", torch.zeros_like(weight))
         self.register_buffer("cycle", torch.tensor(0))
 
-    def renew(self, weight: Tensor, growth: float) -> None:
-        """Project w + u, keep in u what that leaves, scaled to the new rho."""
-        both = weight + self.u
-        self.z.copy_(both * highest(both.abs(), self.count))
-        self.u.copy_((both - self.z) / growth)
+    def renew(self, both: Tensor, z: Tensor, growth: float) -> None:
+        """Take over z, the projection of w + u, and keep in u what it lacks, scaled to the new rho."""
+        self.z.copy_(z)
+        self.u.copy_((both - z) / growth)
         self.cycle += 1
+
+
+Pairs = Sequence[tuple[Tensor, Split]]
+"""Weights and their splits, all renewed equally often."""
+
+
+def augmented(pairs: Pairs, rho: float, growth: float) -> Tensor:
+    """rho / 2 * |w - z + u|^2 over all pairs, `rho` having grown with every renewal."""
+    pulls = [(weight - split.z + split.u).square().sum() for weight, split in pairs]
+    return rho * growth ** pairs[0][1].cycle / 2 * torch.stack(pulls).sum()
+
+
+def due(pairs: Pairs, progress: float, cycles: int) -> bool:
+    """Whether a cycle ends here."""
+    return int(progress * cycles + 1e-6) > int(pairs[0][1].cycle)
+
+
+def residual(pairs: Pairs) -> float:
+    """|w - z|^2 / |w|^2 over all pairs."""
+    away = sum(float((weight - split.z).square().sum()) for weight, split in pairs)
+    return away / sum(float(weight.square().sum()) for weight, _ in pairs)

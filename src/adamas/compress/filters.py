@@ -22,6 +22,7 @@ from adamas.scores import AnyScores
 from adamas.scores.learned import scaled
 from adamas.scores.magnitude import Magnitude
 from adamas.surgery import ChannelGroup, Plan, channel_groups, plan_widths, rehearse, remove_channels, weight_layers
+from adamas.weights import original
 
 log = logging.getLogger("adamas")
 
@@ -100,17 +101,8 @@ class Filters(Compressor):
     def _scored(self, model: nn.Module, batches: Batches, threat: Threat) -> tuple[Tensor, list[ChannelGroup], list[Tensor]]:
         """Images to try networks on, the groups, and one score per channel of each."""
         x, batches = example(batches, "filters: expected a batch of images to try the smaller network on")
-        groups = self._groups(model, x)
+        groups = convolution_groups(model, x, self.exclude)
         return x, groups, self._scores(model, groups, batches, threat)
-
-    def _groups(self, model: nn.Module, x: Tensor) -> list[ChannelGroup]:
-        """Those that a convolution makes and no pattern excludes."""
-        chosen = weight_layers(model, self.exclude)
-        return [
-            group
-            for group in channel_groups(model, x)
-            if chosen.keys() >= set(group.layers) and any(not isinstance(chosen[name], nn.Linear) for name in group.layers)
-        ]
 
     def _scores(self, model: nn.Module, groups: Sequence[ChannelGroup], batches: Batches, threat: Threat) -> list[Tensor]:
         """One score per channel of every group."""
@@ -157,13 +149,23 @@ def _pressed(masks: Sequence[GroupMask]) -> tuple[list[LearnedRate], Tensor]:
     return rates, masks[0].cost(torch.stack([rate() for rate in rates])) / masks[0].budget - 1
 
 
+def convolution_groups(model: nn.Module, x: Tensor, exclude: Sequence[str]) -> list[ChannelGroup]:
+    """The groups that a convolution makes and no pattern excludes; `x`: images to trace the model with."""
+    chosen = weight_layers(model, exclude)
+    return [
+        group
+        for group in channel_groups(model, x)
+        if chosen.keys() >= set(group.layers) and any(not isinstance(chosen[name], nn.Linear) for name in group.layers)
+    ]
+
+
 def channel_scores(model: nn.Module, group: ChannelGroup, scores: Mapping[str, Tensor]) -> Tensor:
     """Sum of the scores of the weights that make each channel of a group, by layer name in `scores`; shape (width,).
 
     Frozen filters (fixed selections, such as a shortcut that only picks channels) do not count, unless all are frozen.
     """
     made_by = [axis for axis in group.axes if axis.produces and axis.layer in group.layers and axis.tensor.endswith("weight")]
-    trained = [axis for axis in made_by if model.get_submodule(axis.layer).weight.requires_grad] or made_by
+    trained = [axis for axis in made_by if original(model.get_submodule(axis.layer)).requires_grad] or made_by
     total = torch.zeros(group.width)
     for axis in trained:
         by_filter = scores[axis.layer].detach().float().flatten(1).sum(1).cpu()

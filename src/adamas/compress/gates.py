@@ -70,5 +70,8 @@ def remove_gates(model: nn.Module) -> None:
     """Take all gates off again; the weights are what they were without."""
     for layer in list(model.modules()):
         steps: Any = layer.parametrizations.weight if parametrize.is_parametrized(layer, "weight") else ()  # type: ignore[union-attr]
-        if any(isinstance(step, Gate) for step in steps):
+        gates = [i for i, step in enumerate(steps) if isinstance(step, Gate)]
+        for i in reversed(gates):
+            del steps[i]
+        if gates and not len(steps):
             parametrize.remove_parametrizations(layer, "weight", leave_parametrized=False)

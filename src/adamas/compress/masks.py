@@ -17,6 +17,7 @@ from adamas.weights import original
 class Mask(nn.Module):
     """Multiplies a weight by a mask of the same shape, so that masked weights are zero whatever the optimiser does."""
 
+    elementwise = True
     mask: Tensor
 
     def __init__(self, weight: Tensor):
@@ -122,7 +123,9 @@ def attach_masks(model: nn.Module, exclude: Sequence[str], method: str) -> None:
     """
     layers = [layer for layer in weight_layers(model, exclude).values() if original(layer).requires_grad]
     if not layers:
-        raise AdamasError(f"{method}: expected at least one convolution or linear layer to prune, got none")
+        raise AdamasError(
+            f"{method}: expected at least one convolution or linear layer to prune, got none that is not made of factors"
+        )
     for layer in layers:
         parametrize.register_parametrization(layer, "weight", Mask(layer.weight))
 

@@ -70,6 +70,10 @@ class Prune(Compressor):
         """Whether weights go step by step where the stage has a fit."""
         return self.ramp > 0 and isinstance(self.scores, Magnitude) and not self.needs_fit
 
+    @property
+    def unsettled(self) -> float:
+        return self.ramp if self.gradual else 0.0
+
     def attach(self, model: nn.Module) -> None:
         attach_masks(model, self.exclude, "prune")
 

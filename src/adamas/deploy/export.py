@@ -16,6 +16,7 @@ from adamas.compress.quantizers import TINY, ActivationQuantizer, QuantizedWeigh
 from adamas.errors import AdamasError
 from adamas.files import write
 from adamas.graph import become, insert_after, operation, trace
+from adamas.noise import without_noise
 from adamas.quantize import has_integer_kernel, input_quantizers, source
 from adamas.weights import bake, private_copy
 
@@ -27,10 +28,11 @@ WIDE = "com.microsoft::"
 def export_onnx(model: nn.Module, path: Path | str, image_shape: tuple[int, int, int]) -> Path:
     """Write `model` to `path`: input "image" (N, C, H, W) in [0, 1], output "logits" (N, classes), any N; model left as found.
 
-    A quantized model becomes integer weights and biases with QuantizeLinear / DequantizeLinear around every operation.
+    A quantized model becomes integer weights and biases with QuantizeLinear / DequantizeLinear around every operation. A
+    network that draws noise (`adamas.noise`) is written with its noise off: nobody could audit a file that draws its own.
     Errors: quantized activations with baked weights, a model that ONNX cannot express.
     """
-    copy = private_copy(model).cpu().eval()
+    copy = private_copy(without_noise(model)).cpu().eval()
     layers = _stored_layers(copy) if activation_quantizers(copy) else []
     bake(copy)
     if layers:

@@ -14,6 +14,7 @@ from adamas.data import Images
 from adamas.deploy.export import export_onnx
 from adamas.deploy.parity import parity
 from adamas.deploy.runtime import OnnxModel
+from adamas.noise import without_noise
 from adamas.quantize import float_twin
 
 FP32, INT8 = "model.fp32.onnx", "model.int8.onnx"
@@ -50,7 +51,8 @@ def export_files(model: nn.Module, folder: Path, image_shape: tuple[int, int, in
 
 
 def check_parity(model: nn.Module, files: Files, images: Images) -> dict[str, Any]:
-    """Agreement of every exported file with the network it was made from, on these images."""
+    """Agreement of every exported file with the network it was made from, its noise off, on these images."""
+    model = without_noise(model)
     return {
         path.name: dataclasses.asdict(parity(model if path.name == INT8 else float_twin(model), OnnxModel(path), images))
         for path in files.paths

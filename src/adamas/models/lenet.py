@@ -13,21 +13,24 @@ from adamas.registry import Count, register
 class LeNet(Architecture):
     """Two 5x5 convolutions (widths w and 5w/2) with ReLU and max pooling, and two linear layers, the first of width 25w.
 
-    431,080 parameters at width 20 with 28x28 grey images and ten classes; images need 16x16 pixels.
+    431,080 parameters at width 20 with 28x28 grey images and ten classes; images need 16x16 pixels. `plain_convolutions` leaves
+    the ReLU after the convolutions out, as Caffe's example and ATMC do.
     Source: LeCun et al. 1998, in the widths of Caffe's example. Deviation: ReLU after the convolutions too, as in Blalock et
     al. 2020 (ShrinkBench, MnistNet).
     """
 
     width: Count = 20
+    plain_convolutions: bool = False
 
     def build(self, image_shape: tuple[int, int, int], classes: int) -> nn.Module:
         at_least(16, image_shape, "lenet")
         channels, *size = image_shape
         first, second, hidden = self.width, -(-5 * self.width // 2), 25 * self.width
         height, width = (((length - 4) // 2 - 4) // 2 for length in size)
+        after = nn.Identity if self.plain_convolutions else nn.ReLU
         return nn.Sequential(
-            nn.Conv2d(channels, first, 5), nn.ReLU(), nn.MaxPool2d(2),
-            nn.Conv2d(first, second, 5), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(),
+            nn.Conv2d(channels, first, 5), after(), nn.MaxPool2d(2),
+            nn.Conv2d(first, second, 5), after(), nn.MaxPool2d(2), nn.Flatten(),
             nn.Linear(second * height * width, hidden), nn.ReLU(), nn.Linear(hidden, classes),
         )  # fmt: skip
 

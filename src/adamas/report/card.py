@@ -8,6 +8,7 @@ from adamas.artifact import Artifact
 from adamas.report.describe import origin, recipe_yaml, threat_sentence
 from adamas.report.remarks import remarks
 from adamas.report.rows import Row, Run, rows
+from adamas.report.table import noise
 from adamas.report.text import escaped, fenced, ms, percent, short, size
 
 USE = """\
@@ -48,14 +49,22 @@ def _what(row: Row, run: Run) -> str:
         f"channel{'s' if channels > 1 else ''} into {len(run.card['classes'])} classes. It ships as `{row.shipped}` "
         f"({size(row.size)}) and keeps **{percent(row.shipped_worst_case.value)} %** of {row.test:,} test images in the worst "
         f"case under {escaped(row.threat)}, and {percent(row.shipped_clean.value)} % without an attack."
+        f"{_noise(row)}"
     )
+
+
+def _noise(row: Row) -> str:
+    return f" The trained network keeps {percent(row.worst_case.value)} %: it {noise(row)}" if row.noise_off else ""
 
 
 def _results(row: Row, run: Run) -> str:
     e = run.evaluation
     judged = e["judged"][row.shipped]
     rates = [("clean", e["clean"])] + [(f"after {escaped(attack['attack'])}", attack["accuracy"]) for attack in e["attacks"]]
-    rates += [("**worst case**", e["worst_case"]), ("shipped file, clean", judged["clean"])]
+    rates += [("**worst case**", e["worst_case"])]
+    if row.noise_off:
+        rates += [("noise off, clean", e["noise_off"]["clean"]), ("**noise off, worst case**", e["noise_off"]["worst_case"])]
+    rates += [("shipped file, clean", judged["clean"])]
     rates += [("**shipped file, worst case**", judged["worst_case"])]
     lines = [
         [

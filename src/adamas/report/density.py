@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from adamas.artifact import Artifact
 from adamas.channels import weight_layers
 from adamas.compress.admm import ADMM
+from adamas.compress.admm_filters import ADMMFilters
 from adamas.compress.filters import Filters
 from adamas.compress.prune import Prune
 from adamas.models import normalized
@@ -65,7 +66,7 @@ def density(artifact: Artifact, model: nn.Module) -> Density:
     stages = artifact.recipe.stages
     compressors = [stages[i].compress for i in pruning(stages)]
     layers = _layers(_dense(artifact), model, compressors)
-    unit = "channels" if compressors and all(isinstance(part, Filters) for part in compressors) else "weights"
+    unit = "channels" if compressors and all(isinstance(part, Filters | ADMMFilters) for part in compressors) else "weights"
     whole, left = _totals(layers, unit)
     given, stayed = _totals([layer for layer in layers if not layer.excluded], unit)
     target = _target(compressors)
@@ -107,7 +108,9 @@ def _target(compressors: Sequence[Any]) -> float | None:
     """The share that the stages were asked to keep; None where they speak of different units, layers or of operations."""
     if not compressors:
         return 1.0
-    if all(isinstance(part, Filters) and part.rates.name == "uniform" for part in compressors):
+    if all(
+        isinstance(part, ADMMFilters) or (isinstance(part, Filters) and part.rates.name == "uniform") for part in compressors
+    ):
         return math.prod(part.keep for part in compressors)  # each of what the one before it left
     masked = all(isinstance(part, ADMM) or (isinstance(part, Prune) and part.budget == "weights") for part in compressors)
     alike = len({part.exclude for part in compressors}) == 1 if masked else False

@@ -13,13 +13,17 @@ from adamas.evaluate import Evaluation, Rate, Verdict
 
 
 def evaluated(title: str, found: Evaluation) -> Group:
-    """The trained model's table, one line for every file that scored the same images, and the flags."""
-    judged = [
+    """The trained model's table, one line for it without its noise and for every file that scored, and the flags."""
+    n = found.samples
+    draws = f", mean of {n} draw{'s' if n > 1 else ''} of its noise" if n > 1 or found.noise_off else ""
+    head = Text(f"{title}: {found.threat}, n = {found.clean.n}, seed {found.seed}{draws}")
+    beside = {"noise off, under the same attacks": found.noise_off} if found.noise_off else {}
+    files = {f"{name}, which draws no noise" if beside else name: verdict for name, verdict in found.judged.items()}
+    lines = [
         Text(f"{name}: clean {_rate(verdict.clean)}, worst case {_rate(verdict.worst_case)}")
-        for name, verdict in found.judged.items()
+        for name, verdict in {**beside, **files}.items()
     ]
-    head = Text(f"{title}: {found.threat}, n = {found.clean.n}, seed {found.seed}")
-    return Group(head, _verdict(found), *judged, *_flags(found.flags))
+    return Group(head, _verdict(found), *lines, *_flags(found.flags))
 
 
 def audited(found: Audited) -> Group:

@@ -81,12 +81,13 @@ def _parity(row: Row) -> Iterator[Remark]:
 
 
 def _shipped(row: Row) -> Iterator[Remark]:
-    trained, shipped = row.worst_case.value, row.shipped_worst_case.value
+    trained, shipped = (row.noise_off[1] if row.noise_off else row.worst_case).value, row.shipped_worst_case.value
     lost = round(trained - shipped, 9)
     if abs(lost) > SHIPPED:
         text = (
             f"{row.name} as shipped ({row.shipped}) keeps {percent(shipped)} % in the worst case, {percent(abs(lost))} points "
-            f"{'less' if lost > 0 else 'more'} than the trained model ({percent(trained)} %)"
+            f"{'less' if lost > 0 else 'more'} than the trained model{' with its noise off' if row.noise_off else ''} "
+            f"({percent(trained)} %)"
         )
         text += "." if lost > 0 else "; the attacks saw the trained model, so the file may only look stronger."
         yield Remark((row,), "shipped_worst_case", text)

@@ -50,7 +50,8 @@ class Row:
     """What a table needs of one recipe; shares in [0, 1], sizes in bytes, latency in milliseconds (p50, one image, by file).
 
     `attacks`: what each attack left by its label; after all attacks before it, unless `exhaustive`; `families` of the same.
-    `agreement`: the lowest over seeds, of the shipped file with the network it was made from.
+    `agreement`: the lowest over seeds, of the shipped file with the network it was made from. `samples`: draws averaged where
+    the network draws noise; `noise_off`: its clean and worst case without.
     """
 
     name: str
@@ -74,6 +75,8 @@ class Row:
     agreement: float
     latency: dict[str, float]
     flags: tuple[str, ...]
+    samples: int = 1
+    noise_off: tuple[Share, Share] | None = None
 
     @property
     def size(self) -> int:
@@ -165,6 +168,10 @@ def _row(runs: tuple[Run, ...]) -> Row:
         agreement=min(run.evaluation["parity"][shipped]["agreement"] for run in runs),
         latency=_latency(runs),
         flags=tuple(dict.fromkeys(flag for run in runs for flag in run.evaluation["flags"])),
+        samples=first.get("samples", 1),
+        noise_off=(share(lambda e: e["noise_off"]["clean"]), share(lambda e: e["noise_off"]["worst_case"]))
+        if all(run.evaluation.get("noise_off") for run in runs)
+        else None,
     )
 
 

@@ -43,6 +43,7 @@ def columns(rows: Sequence[Row], attacks: Sequence[str]) -> list[Column]:
         _accuracy("clean %", lambda row: row.clean, "clean"),
         *(_accuracy(attack, lambda row, attack=attack: row.attacks[attack]) for attack in attacks),
         _accuracy("worst case %", lambda row: row.worst_case, "worst_case"),
+        *([Column("noise off %", _noise_off)] if any(row.noise_off for row in rows) else []),
         _accuracy("shipped worst %", lambda row: row.shipped_worst_case, "shipped_worst_case"),
         Column("agree %", lambda row: percent(row.agreement), figure="agreement"),
         Column("ms", lambda row: ms(row.latency[row.shipped]) if row.shipped in row.latency else DASH, figure="latency"),
@@ -96,7 +97,24 @@ def notes(rows: Sequence[Row], names: dict[str, str]) -> list[str]:
         lines.append("Attacks ran one after the other on the images still standing; each figure is what they left together.")
     if len(common_attacks(rows)) > MOST_ATTACKS and names:
         lines.append(f"The attacks after the first {MOST_ATTACKS} have their figures in the report.")
+    lines += [f"{row.name} {noise(row)}" for row in rows if row.noise_off]
     return [*lines, "size, shipped, agree, ms: of the exported file; its agreement with its network, median time of one image."]
+
+
+def noise(row: Row) -> str:
+    """What a network keeps with the noise that it draws and without, empty where it draws none."""
+    if row.noise_off is None:
+        return ""
+    clean, worst = (f"{percent(share.value)} % ({percent(share.low)} to {percent(share.high)})" for share in row.noise_off)
+    draws = f"{row.samples} draws" if row.samples > 1 else "one draw"
+    return (
+        f"draws noise, and its figures are those of the mean of {draws}; with the noise off it keeps {worst} "
+        f"in the worst case under the same attacks and {clean} on clean images; the file is exported without noise."
+    )
+
+
+def _noise_off(row: Row) -> str:
+    return percent(row.noise_off[1].value) if row.noise_off else DASH
 
 
 def _accuracy(header: str, share: Callable[[Row], Share], figure: str = "") -> Column:

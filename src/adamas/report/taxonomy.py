@@ -9,7 +9,9 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator
 
 from adamas.compress.admm import ADMM
+from adamas.compress.admm_filters import ADMMFilters
 from adamas.compress.filters import Filters
+from adamas.compress.lsq import LSQ
 from adamas.compress.prune import Prune
 from adamas.compress.ptq import PTQ
 from adamas.compress.qat import QAT
@@ -25,15 +27,17 @@ LWM, LIS = "Lowest Weight Magnitude (LWM)", "Least Importance Score (LIS)"
 CRITERION = {"magnitude": LWM, "learned": LIS, "gradient": LIS, "taylor": LIS, "gap": "Highest Gradient Magnitude (HGM)"}
 NATURAL, ADVERSARIAL, NOTHING = "Natural Training (NT)", "Adversarial Training (AT)", "None"
 PIPELINE = {"A": "After", "B": "Before", "D": "During"}
+RADMM = (
+    "RADMM_Ye2019Adversarial",
+    "https://openaccess.thecvf.com/content_ICCV_2019/papers/"
+    "Ye_Adversarial_Robustness_vs._Model_Compression_or_Both_ICCV_2019_paper.pdf",
+)
 METHODS = {
     ("prune", "learned", "learned"): ("HARP_Zhao2023Holistic", "https://openreview.net/pdf?id=sAJDi9lD06L"),
     ("filters", "learned", "learned"): ("HARP_Zhao2023Holistic", "https://openreview.net/pdf?id=sAJDi9lD06L"),
     ("prune", "learned", "uniform"): ("HYDRA_Sehwag2020Hydra", "https://arxiv.org/pdf/2002.10509.pdf"),
-    ("admm", "", "uniform"): (
-        "RADMM_Ye2019Adversarial",
-        "https://openaccess.thecvf.com/content_ICCV_2019/papers/"
-        "Ye_Adversarial_Robustness_vs._Model_Compression_or_Both_ICCV_2019_paper.pdf",
-    ),
+    ("admm", "", "uniform"): RADMM,
+    ("admm_filters", "", "uniform"): RADMM,
 }
 """The benchmark's entries that adamas implements, by compressor, scores and rates."""
 
@@ -102,14 +106,16 @@ def taxonomy(recipe: Recipe, network: str) -> Taxonomy:
         return parse(Taxonomy, plain(found) | _published(found, opened.compress))
     if recipe.model is None or network != recipe.model.name or not shared["structure"]:
         return Taxonomy(finetuning=tuned, **shared)  # whether weights of the user's own were trained before is not told
-    if isinstance(opened.compress, ADMM):
+    if isinstance(opened.compress, ADMM | ADMMFilters):
         return Taxonomy(pipeline="D", finetuning=_objectives(stages[first:]), **shared)
     return Taxonomy(pipeline="B", pretraining=_pruning_step(opened), finetuning=tuned, **shared)
 
 
 def pruning(stages: Sequence[Stage]) -> list[int]:
     """The numbers of the stages that may prune: those whose compressor is no quantizer."""
-    return [i for i, stage in enumerate(stages) if stage.compress is not None and not isinstance(stage.compress, PTQ | QAT)]
+    return [
+        i for i, stage in enumerate(stages) if stage.compress is not None and not isinstance(stage.compress, LSQ | PTQ | QAT)
+    ]
 
 
 def _specifics(compressors: Sequence[Compressor | None]) -> dict[str, str | None]:
@@ -123,8 +129,8 @@ def _specifics(compressors: Sequence[Compressor | None]) -> dict[str, str | None
 
 def _facts(compressor: Compressor | None) -> tuple[str | None, str | None, str | None]:
     """Structure, locality and criterion of one compressor; nothing is known of one that is not adamas's own."""
-    if isinstance(compressor, ADMM):
-        return US, LOCALITY.get(compressor.rates.name), "Solver Based LWM (SOLWM)"
+    if isinstance(compressor, ADMM | ADMMFilters):
+        return US if isinstance(compressor, ADMM) else S, LOCALITY.get(_rates(compressor)), "Solver Based LWM (SOLWM)"
     if isinstance(compressor, Prune | Filters):
         structure = US if isinstance(compressor, Prune) else S
         return structure, LOCALITY.get(compressor.rates.name), CRITERION.get(compressor.scores.name)
@@ -150,10 +156,15 @@ def _pruning_step(stage: Stage) -> str | None:
 def _published(found: Taxonomy, compressor: Compressor | None) -> dict[str, str]:
     """Key and link of the benchmark's entry, where the artifact was made as that one is: adversarially, in one shot."""
     robust = all((text or "").startswith(ADVERSARIAL) for text in (found.pretraining, found.finetuning))
-    if not robust or found.shots != "1S" or not isinstance(compressor, Prune | Filters | ADMM):
+    if not robust or found.shots != "1S" or not isinstance(compressor, Prune | Filters | ADMM | ADMMFilters):
         return {}
-    scores = "" if isinstance(compressor, ADMM) else compressor.scores.name
-    return dict(zip(("key", "link"), METHODS.get((compressor.name, scores, compressor.rates.name), ()), strict=False))
+    scores = compressor.scores.name if isinstance(compressor, Prune | Filters) else ""
+    return dict(zip(("key", "link"), METHODS.get((compressor.name, scores, _rates(compressor)), ()), strict=False))
+
+
+def _rates(compressor: Prune | Filters | ADMM | ADMMFilters) -> str:
+    """How a compressor divides its budget; on channels, ADMM keeps the same share of each group."""
+    return "uniform" if isinstance(compressor, ADMMFilters) else compressor.rates.name
 
 
 def _objectives(stages: Iterable[Stage]) -> str | None:
