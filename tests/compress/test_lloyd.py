@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import torch
 
 from adamas.compress.lloyd import lloyd, nearest
@@ -26,7 +28,7 @@ def test_no_iteration_makes_it_worse_and_the_end_is_a_fixed_point():
     for _ in range(30):
         errors.append(distortion(centres))
         centres = lloyd(VALUES, centres, iterations=1)
-    assert all(after <= before + 1e-3 for before, after in zip(errors, errors[1:], strict=False))
+    assert all(after <= before + 1e-3 for before, after in pairwise(errors))
     settled = lloyd(VALUES, 8, iterations=1000)
     torch.testing.assert_close(lloyd(VALUES, settled, iterations=1), settled)
     assert errors[0] > 2 * distortion(settled)

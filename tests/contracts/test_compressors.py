@@ -31,7 +31,7 @@ LEARNED = {
     "harp filters": Filters(keep=0.75, round_to=1, scores=LearnedScores(), rates=LearnedRates(gamma=0.1)),
 }
 """Configurations whose state is another one."""
-EASED: dict[str, dict[str, Any]] = dict.fromkeys(("admm", "atmc", "low_rank"), {"keep": 0.5})
+EASED: dict[str, dict[str, Any]] = {name: {"keep": 0.5} for name in ("admm", "atmc", "low_rank")}
 """Settings of methods that need more than the three steps of a test."""
 
 

@@ -30,6 +30,9 @@ SHAPES = {
     "cifar100": (3, 32, 32),
 }
 
+SHALLOW = {"enresnet": {"depth": 8}, "resnet20": {"depth": 8}, "wide_resnet": {"depth": 10}}
+"""The least depth of networks that come in many."""
+
 
 def tiny(name: str) -> Data:
     generator = torch.Generator().manual_seed(0)
@@ -80,7 +83,7 @@ def chains() -> list[Recipe]:
 def test_chain_runs_one_tiny_epoch(recipe: Recipe, tmp_path: Path) -> None:
     data = tiny(recipe.data.name)  # type: ignore[union-attr]
     torch.manual_seed(0)
-    architecture = replace(recipe.model, width=8)  # type: ignore[type-var]
+    architecture = replace(recipe.model, width=8, **SHALLOW.get(recipe.model.name, {}))  # type: ignore[type-var, union-attr]
     model = normalized(architecture.build(data.image_shape, 10), [0.5], [0.5])
     for stage in recipe.stages:
         run_stage(model, shrunk(stage), data, recipe.threat)

@@ -108,8 +108,13 @@ def _making(run: Run) -> str:
 
 def _costs(row: Row, run: Run) -> str:
     lines = [[f"`{name}`", size(count)] for name, count in row.bytes_on_disk.items()]
+    cost = run.evaluation["cost"]
     lines += [["bit-packed weights", size(row.packed_bytes)], ["non-zeros times their bits", size(row.paper_bits / 8)]]
+    if "codebook_bits" in cost:
+        lines += [["weights as codes, with codebooks and without positions", size(cost["codebook_bits"] / 8)]]
     counts = f"{row.params:,} parameters, {percent(row.filled)} % not zero; {short(row.macs)} multiply-accumulates per image."
+    if cost.get("unread_channels"):
+        counts += f" {cost['unread_channels']:,} of {cost['input_channels']:,} channels that convolutions read have no weights."
     return "\n\n".join([counts, _table(["counted as", "size"], lines), *_latency(run)])
 
 
