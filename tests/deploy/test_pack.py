@@ -91,8 +91,23 @@ CASES: dict[str, list[dict[str, Any]]] = {
     "2 bits": [{"name": "ptq", "weight_bits": 2, "activation_bits": 4}],
     "one scale": [INT8 | {"per_channel": False}],
     "16 bits": [{"name": "ptq", "weight_bits": 16, "activation_bits": 16}],
+    "binary": [{"name": "binary_relax", "layers": "all"}],
+    "ternary, channels cut, int8": [{"name": "binary_relax", "levels": "ternary", "layers": "all"}, "zero_channels", INT8],
+    "pruned, codebooks": [PRUNED, {"name": "atmc", "factorize": False, "keep": 1, "bits": 4}],
+    "factors": [{"name": "atmc", "keep": 0.1, "bits": None}],
+    "factors, codebooks": [{"name": "atmc", "keep": 0.1, "bits": 4}],
+    "low rank": [{"name": "low_rank", "keep": 0.1}],
 }
-RATIOS = {"fp32": 1.1, "pruned": 5.5, "int8": 3.6, "filters": 1.1, "pruned, int8": 13, "2 bits": 12, "16 bits": 1.8}
+RATIOS = {
+    "fp32": 1.1,
+    "pruned": 5.5,
+    "int8": 3.6,
+    "filters": 1.1,
+    "pruned, int8": 13,
+    "2 bits": 12,
+    "16 bits": 1.8,
+    "binary": 20,
+}
 """Dense bytes over bytes on disk, at least."""
 
 
@@ -105,7 +120,7 @@ def test_a_packed_artifact_computes_the_very_same(case, tmp_path):
     assert cost(packed.model(), DIGITS) == cost(artifact.model(), DIGITS)
     assert packing.total == packing.path.stat().st_size == sum(packing.parts.values())
     assert packing.dense / packing.total > RATIOS.get(case, 2)
-    if case != "16 bits":  # of which hardly one occurs twice, so that their frequencies say too little
+    if case not in ("16 bits", "factors, codebooks"):  # where hardly one occurs twice, frequencies say too little
         texts = sum(packing.parts[part] for part in ("card", "index", "container"))
         assert packing.total - texts <= 1.2 * packing.entropy_bound + 300 and texts < 1600
 
@@ -121,6 +136,13 @@ def test_a_resnet18_at_one_per_cent_and_8_bits_takes_at_most_240_kB(tmp_path):
     assert packing.path.stat().st_size <= 240_000
     assert packing.total <= 1.1 * packing.entropy_bound
     assert same(model, Artifact.load(packing.path).model(), shape)
+
+
+def test_an_enresnet20_of_one_bit_takes_at_most_60_kB(tmp_path):
+    shape = (3, 32, 32)
+    packing = pack(shipped(tmp_path, {"name": "enresnet", "noise_eval": False}, shape, {"name": "binary_relax"}))
+    assert packing.dense > 1.08e6 and packing.path.stat().st_size <= 60_000
+    assert packing.total <= 1.1 * packing.entropy_bound
 
 
 @pytest.fixture

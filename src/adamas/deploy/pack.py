@@ -13,6 +13,7 @@ from adamas.deploy.settle import settled
 from adamas.errors import AdamasError
 from adamas.files import write_json
 from adamas.packed.file import read_packed, write_packed
+from adamas.weights import bake
 
 PACKED = "model.adamas"
 PARTS = {"positions": "positions", "codes": "codes", "scales": "codebooks and scales", "weights": "weights as they are"}
@@ -46,7 +47,7 @@ def pack(artifact: Artifact, path: Path | str | None = None, net: nn.Module | No
     model, grids = settled(artifact.model(net))
     parts = write_packed(where, _short(artifact.card), model.state_dict(), grids)
     by_name = {name: sum(size for part, size in parts.items() if part.partition(".")[0] == key) for key, name in PARTS.items()}
-    dense = 4 * sum(parameter.numel() for parameter in model.parameters())
+    dense = 4 * sum(parameter.numel() for parameter in bake(model).parameters())
     return Packing(where, by_name, read_packed(where).entropy_bound(), dense)
 
 
