@@ -182,7 +182,10 @@ def test_missing_parts_are_named() -> None:
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (lambda p: (p / "card.json").unlink(), "card.json: expected a file, there is none"),
+        (
+            lambda p: (p / "card.json").unlink(),
+            "expected an artifact with card.json and weights.safetensors, got a directory without",
+        ),
         (lambda p: (p / "card.json").write_text("{"), "card.json: expected JSON"),
         (lambda p: (p / "card.json").write_text(json.dumps({"format": 99})), "expected format 1, got 99"),
         (

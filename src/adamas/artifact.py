@@ -46,6 +46,10 @@ class Artifact:
             return cls(path, _checked(read_packed(path).card, path))
         if not path.is_dir():
             raise AdamasError(f"expected an artifact directory with {CARD} and {WEIGHTS}, there is no directory {path}")
+        if not (path / CARD).exists():
+            inside = [str(found.parent) for found in sorted(path.glob(f"*/{CARD}"))[:5]]
+            hint = f"; it holds {', '.join(inside)}" if inside else ""
+            raise AdamasError(f"{path}: expected an artifact with {CARD} and {WEIGHTS}, got a directory without{hint}")
         card = _checked(read_json(path / CARD), path / CARD)
         if card.get("weights") != fingerprint(path / WEIGHTS):
             raise AdamasError(
