@@ -70,7 +70,7 @@ def stored(module: Any, name: str) -> list[tuple[torch.Tensor, int]]:
     steps = module.parametrizations[name] if parametrize.is_parametrized(module, name) else [None]
     factors = getattr(steps[-1], "factors", None)
     if factors is not None:
-        return [pair for owner, leaf in factors().values() for pair in stored(owner, leaf)]
+        return [pair for owner, leaf in factors() for pair in stored(owner, leaf)]
     return [(getattr(module, name), min(getattr(step, "bits", 32) for step in steps))]
 
 

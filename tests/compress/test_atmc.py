@@ -138,7 +138,7 @@ def test_after_a_stage_the_budget_and_the_values_hold_and_stay(settings, digits)
             getattr(owner, name)
             for layer in model.modules()
             if isinstance(layer, nn.Conv2d | nn.Linear)
-            for owner, name in (factored(layer).factors().values() if factored(layer) else [(layer, "weight")])
+            for owner, name in (factored(layer).factors() if factored(layer) else [(layer, "weight")])
         ]
         assert sum(int(piece.count_nonzero()) for piece in pieces) == int(0.2 * weights)
         most = 8 if settings.get("allocation") is None else 256

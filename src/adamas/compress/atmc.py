@@ -79,10 +79,11 @@ class ATMC(Compressor):
                 _open(owner, name)
         self._project(layers)
         if self.bits:
-            shown = [value[value != 0] for value in _values(pieces)]
+            values = [getattr(owner, name) for owner, name in pieces]
+            shown = [value[value != 0] for value in values]
             widths = allocate(shown, self.bits) if self.allocation == "mixed" else [self.bits] * len(pieces)
-            for (owner, name), width in zip(pieces, widths, strict=True):
-                _last(owner, name, Coding(getattr(owner, name), width))
+            for (owner, name), value, width in zip(pieces, values, widths, strict=True):
+                _last(owner, name, Coding(value, width))
 
     def penalty(self, model: nn.Module, progress: float) -> Tensor | float:
         pieces = _coded(model)
@@ -128,7 +129,7 @@ class ATMC(Compressor):
         """Keep the largest entries of all factors, as many as the budget allows."""
         if self.keep < 1:
             pieces = _pieces(layers)
-            budget = int(self.keep * sum(layer.weight.numel() for layer in layers))
+            budget = int(self.keep * sum(original(layer).numel() for layer in layers))
             project([original_of(owner, name) for owner, name in pieces], budget)
 
 
@@ -188,19 +189,15 @@ def _pieces(layers: Iterable[Any]) -> list[Piece]:
     found: list[Piece] = []
     for layer in layers:
         factors = factored(layer)
-        found += [(layer, "weight")] if factors is None else factors.factors().values()
+        found += [(layer, "weight")] if factors is None else factors.factors()
     return found
-
-
-def _values(pieces: Iterable[Piece]) -> list[Tensor]:
-    return [getattr(owner, name).detach() for owner, name in pieces]
 
 
 def _coded(model: nn.Module) -> list[tuple[Any, str, Coding]]:
     """The pieces that are being quantized."""
-    parametrized = [module for module in model.modules() if parametrize.is_parametrized(module)]
-    steps = [(module, name, list_[-1]) for module in parametrized for name, list_ in module.parametrizations.items()]  # type: ignore[union-attr]
-    return [(module, name, step) for module, name, step in steps if isinstance(step, Coding)]
+    parametrized: list[Any] = [module for module in model.modules() if parametrize.is_parametrized(module)]
+    last = [(module, name, steps[-1]) for module in parametrized for name, steps in module.parametrizations.items()]
+    return [(module, name, step) for module, name, step in last if isinstance(step, Coding)]
 
 
 def original_of(owner: Any, name: str) -> Tensor:

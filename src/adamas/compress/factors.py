@@ -40,9 +40,9 @@ class Factored(nn.Module):
         with torch.no_grad():
             return weight - self.product().view_as(weight)
 
-    def factors(self) -> dict[str, tuple[nn.Module, str]]:
+    def factors(self) -> list[tuple[nn.Module, str]]:
         """Where what is stored is found: module and name of each factor."""
-        return {name: (self, name) for name in ("a", "b", "c") if name != "c" or not self.low}
+        return [(self, name) for name in ("ab" if self.low else "abc")]
 
 
 def matrix(weight: Tensor) -> Tensor:
