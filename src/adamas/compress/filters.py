@@ -52,6 +52,10 @@ class Filters(Compressor):
     def needs_fit(self) -> bool:
         return self.scores.learned or isinstance(self.rates, LearnedRates)
 
+    @property
+    def unsettled(self) -> float:
+        return 1.0 if isinstance(self.rates, LearnedRates) else 0.0
+
     def attach(self, model: nn.Module) -> None:
         """Nothing: the widths are in the shapes of the saved weights, and `resize_to` reads them from there."""
 

@@ -72,7 +72,7 @@ class Prune(Compressor):
 
     @property
     def unsettled(self) -> float:
-        return self.ramp if self.gradual else 0.0
+        return 1.0 if isinstance(self.rates, LearnedRates) else self.ramp if self.gradual else 0.0
 
     def attach(self, model: nn.Module) -> None:
         attach_masks(model, self.exclude, "prune")
