@@ -62,6 +62,16 @@ def original(layer: Any) -> nn.Parameter:
     return layer.parametrizations.weight.original if parametrize.is_parametrized(layer, "weight") else layer.weight
 
 
+def drop(layer: Any, kind: type[nn.Module]) -> None:
+    """Take the parametrizations of one kind off a layer's weight; those before and after stay."""
+    steps = layer.parametrizations.weight if parametrize.is_parametrized(layer, "weight") else []
+    found = [i for i, step in enumerate(steps) if isinstance(step, kind)]
+    for i in reversed(found):
+        del steps[i]
+    if found and not len(steps):
+        parametrize.remove_parametrizations(layer, "weight", leave_parametrized=False)
+
+
 def stored(module: Any, name: str) -> list[tuple[torch.Tensor, int]]:
     """What is stored of a tensor, and the bits of one value: its factors where it is made of some, else the tensor itself.
 

@@ -18,7 +18,7 @@ from adamas.compress.masks import mask_of, masked_layers
 from adamas.registry import Count, Number, Share, register
 from adamas.roles import Batches, Compressor, Threat
 from adamas.surgery import ChannelGroup, Plan, plan_widths, rehearse, remove_channels
-from adamas.weights import original
+from adamas.weights import drop, original
 
 log = logging.getLogger("adamas")
 
@@ -96,7 +96,7 @@ class ADMMFilters(Compressor):
         removal: Removal = next(iter(splits.values()))[1].kept
         plan = self._plan(model, removal.groups, {name: weight for name, (weight, _) in splits.items()})
         for name in splits:
-            parametrize.remove_parametrizations(model.get_submodule(name), "weight", leave_parametrized=False)
+            drop(model.get_submodule(name), Split)
         log.info("%s", remove_channels(model, plan, removal.example))
 
     def _plan(self, model: nn.Module, groups: Sequence[ChannelGroup], filters: Mapping[str, Tensor]) -> Plan:

@@ -11,6 +11,7 @@ from torch.nn.utils import parametrize
 from adamas.channels import ChannelGroup
 from adamas.compress.channel_cost import ChannelCost
 from adamas.compress.masks import Ranked
+from adamas.weights import drop
 
 
 class GroupMask(nn.Module):
@@ -69,9 +70,4 @@ def group_masks(model: nn.Module) -> list[GroupMask]:
 def remove_gates(model: nn.Module) -> None:
     """Take all gates off again; the weights are what they were without."""
     for layer in list(model.modules()):
-        steps: Any = layer.parametrizations.weight if parametrize.is_parametrized(layer, "weight") else ()  # type: ignore[union-attr]
-        gates = [i for i, step in enumerate(steps) if isinstance(step, Gate)]
-        for i in reversed(gates):
-            del steps[i]
-        if gates and not len(steps):
-            parametrize.remove_parametrizations(layer, "weight", leave_parametrized=False)
+        drop(layer, Gate)
