@@ -1,6 +1,6 @@
 """What compressors cost in training: their share of an adversarial step, and k-means on ten million weights.
 
-python benchmarks/bench_compressors.py [--repeats 7] [--threads 1] [--weights 10000000]
+python benchmarks/bench_compressors.py [--repeats 3] [--threads 1] [--weights 10000000]
 """
 
 from __future__ import annotations
@@ -111,7 +111,7 @@ def clustering(weights: int, repeats: int) -> Table:
 def main() -> None:
     """Print two tables."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("--repeats", type=int, default=7)
+    parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--weights", type=int, default=10_000_000)
     got = parser.parse_args()
