@@ -61,7 +61,8 @@ class ADMMFilters(Compressor):
         Errors: no image, no channels that can be removed.
         """
         x, _ = example(batches, "admm_filters: expected a batch of images to try the smaller network on")
-        groups = [group for group in convolution_groups(model, x, self.exclude) if _filters(model, [group])]
+        found = convolution_groups(model, x, self.exclude)
+        groups = [group for group in found if group.blocked or _filters(model, [group])]
         plan = rehearse(model, self._plan(model, groups, _filters(model, groups)), x)
         plan.check()
         groups = [group for group in groups if group.name not in plan.held_back]
