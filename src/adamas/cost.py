@@ -16,7 +16,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from adamas.device import device_of
 from adamas.errors import AdamasError
 from adamas.graph import modes_kept
-from adamas.weights import stored
+from adamas.weights import read_channels, stored
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ def _read(module: nn.Module) -> list[bool]:
     """For every input channel of a convolution larger than 1x1, whether any of its weights is not zero."""
     if not isinstance(module, nn.Conv2d) or max(module.kernel_size) == 1:
         return []
-    return (module.weight != 0).unflatten(0, (module.groups, -1)).any(-1).any(-1).any(1).flatten().tolist()
+    return read_channels(module.weight, module.groups).tolist()
 
 
 def codebook_bits(weight: Tensor) -> int:

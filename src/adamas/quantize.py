@@ -32,7 +32,7 @@ BINS = 4096
 
 
 def attach_quantizers(
-    model: nn.Module, weight: Callable[[], QuantizedWeight], activation: Callable[[], ActivationQuantizer]
+    model: nn.Module, weight_bits: int, activation_bits: int, per_channel: bool, momentum: float | None = None
 ) -> None:
     """Change the structure of `model` in place: batch norm folded, weights parametrized, activation quantizers inserted.
 
@@ -45,9 +45,9 @@ def attach_quantizers(
         raise AdamasError("expected a model that calls nn.Conv2d or nn.Linear layers, got none to quantize")
     own_classes(model)
     fold_batch_norms(model, graph)
-    _insert(model, graph, activation)
+    _insert(model, graph, lambda: ActivationQuantizer(activation_bits, momentum))
     for name, inputs in input_quantizers(model, graph).items():
-        _quantize_layer(model.get_submodule(name), weight(), inputs)
+        _quantize_layer(model.get_submodule(name), QuantizedWeight(weight_bits, per_channel), inputs)
     become(model, graph)
 
 

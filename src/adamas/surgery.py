@@ -15,7 +15,17 @@ from adamas.channels import Axis, ChannelGroup, State, channel_groups, rehearsal
 from adamas.cost import macs
 from adamas.errors import AdamasError
 
-__all__ = ["ChannelGroup", "Plan", "channel_groups", "plan_widths", "rehearse", "remove_channels", "resize_to", "weight_layers"]
+__all__ = [
+    "ChannelGroup",
+    "Plan",
+    "channel_groups",
+    "plan_widths",
+    "rehearse",
+    "remove_channels",
+    "resize_to",
+    "shrink",
+    "weight_layers",
+]
 
 
 # ----------------------------------------------------------------------------------------------------- what goes
@@ -119,7 +129,7 @@ def remove_channels(model: nn.Module, plan: Plan, example: Tensor) -> Plan:
     """
     plan = rehearse(model, plan, example)
     plan.check()
-    _shrink(model, plan)
+    shrink(model, plan)
     return plan
 
 
@@ -141,7 +151,7 @@ def rehearse(model: nn.Module, plan: Plan, example: Tensor) -> Plan:
             else:
                 plan = attempt
     before, after = rehearsal(model), rehearsal(model)
-    _shrink(after, plan)
+    shrink(after, plan)
     channels, height, width = example.shape[1:]
     params, params_after = (sum(p.numel() for p in net.parameters()) for net in (before, after))
     macs_before, macs_after = (macs(net, (channels, height, width)) for net in (before, after))
@@ -155,7 +165,7 @@ def _fault(model: nn.Module, plan: Plan, example: Tensor) -> str:
     zeroed.load_state_dict(_zeroed(zeroed.state_dict(), plan))
     expected = run(zeroed, example)
     try:
-        _shrink(smaller, plan)
+        shrink(smaller, plan)
         got = run(smaller, example)
     except AdamasError as error:
         return f"without these channels {error}"
@@ -185,7 +195,7 @@ def _zeroed(state: State, plan: Plan) -> State:
     return state
 
 
-def _shrink(model: nn.Module, plan: Plan) -> None:
+def shrink(model: nn.Module, plan: Plan) -> None:
     """Cut the removed channels out of the state dict, and make the model fit what is left."""
     state: State = dict(model.state_dict())
     stays: dict[Axis, Tensor] = {}

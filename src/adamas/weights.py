@@ -57,9 +57,20 @@ def bake(model: nn.Module) -> nn.Module:
     return model
 
 
-def original(layer: Any) -> nn.Parameter:
-    """The tensor that training moves where a layer's weight is parametrized, else the weight itself."""
-    return layer.parametrizations.weight.original if parametrize.is_parametrized(layer, "weight") else layer.weight
+def original(module: Any, name: str = "weight") -> nn.Parameter:
+    """The tensor that training moves where the one of this name is parametrized, else that one itself."""
+    return module.parametrizations[name].original if parametrize.is_parametrized(module, name) else getattr(module, name)
+
+
+def swap_last(module: Any, name: str, step: nn.Module) -> None:
+    """Put another parametrization in the place of the last one of a tensor."""
+    steps = module.parametrizations[name]
+    steps[len(steps) - 1] = step.to(steps.original.device)
+
+
+def read_channels(weight: torch.Tensor, blocks: int) -> torch.Tensor:
+    """For every input channel of a layer that reads them in so many blocks, whether any of its weights is not zero."""
+    return (weight != 0).reshape(blocks, -1, weight.shape[1], weight[0, 0].numel()).any(-1).any(1).flatten()
 
 
 def drop(layer: Any, kind: type[nn.Module]) -> None:

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from adamas.compress.atmc import ATMC, original_of, project
+from adamas.compress.atmc import ATMC, project
 from adamas.compress.factors import factored
 from adamas.compress.lloyd import lloyd, nearest
 from adamas.compress.prune import Prune
@@ -17,6 +17,7 @@ from adamas.models.lenet import LeNet
 from adamas.models.resnet import ResNet34
 from adamas.models.wide_resnet import WideResNet
 from adamas.threat import Linf
+from adamas.weights import original
 from tests.helpers import SmallNet
 
 THREAT = Linf(eps=0.1)
@@ -103,7 +104,7 @@ def test_the_residual_vanishes_and_the_end_beats_pruning_and_clustering(bits):
         model[0].weight.copy_(target)
     compressor = ATMC(keep=0.1, bits=bits, factorize=False)
     started(compressor, model).train()
-    optimizer = torch.optim.SGD([original_of(model[0], "weight")], lr=0.1)
+    optimizer = torch.optim.SGD([original(model[0])], lr=0.1)
     first = compressor.residual(model)
     for step in range(600):
         loss = 0.5 * (model[0].weight - target).square().sum() + compressor.penalty(model, step / 600)

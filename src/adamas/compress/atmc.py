@@ -11,6 +11,7 @@ from annotated_types import Ge, Gt, Le
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
+from adamas.compress.admm import Split, augmented, due, residual
 from adamas.compress.bit_allocation import allocate
 from adamas.compress.factors import factor, factored, matrix
 from adamas.compress.lloyd import lloyd, nearest
@@ -20,7 +21,7 @@ from adamas.errors import AdamasError
 from adamas.registry import Count, Number, Share, register
 from adamas.roles import Batches, Compressor, Threat
 from adamas.surgery import weight_layers
-from adamas.weights import original
+from adamas.weights import original, swap_last
 
 log = logging.getLogger("adamas")
 
@@ -83,31 +84,30 @@ class ATMC(Compressor):
             shown = [value[value != 0] for value in values]
             widths = allocate(shown, self.bits) if self.allocation == "mixed" else [self.bits] * len(pieces)
             for (owner, name), value, width in zip(pieces, values, widths, strict=True):
-                _last(owner, name, Coding(value, width))
+                swap_last(owner, name, Coding(value, width))
 
     def penalty(self, model: nn.Module, progress: float) -> Tensor | float:
         pieces = _coded(model)
         if not pieces:
             return 0.0
-        pulls = [(getattr(owner, name) - coding.copy + coding.dual).square().sum() for owner, name, coding in pieces]
-        return self.rho * self.growth ** int(pieces[0][2].cycle) / 2 * torch.stack(pulls).sum()
+        return augmented(_pairs(pieces), self.rho, self.growth)
 
     @torch.no_grad()
     def after_step(self, model: nn.Module, progress: float) -> None:
         self._project(self._layers(model))
         pieces = _coded(model)
-        if pieces and int(progress * self.cycles + 1e-6) > int(pieces[0][2].cycle):
-            for owner, name, coding in pieces:
-                coding.renew(getattr(owner, name), self.growth)
-            log.info("atmc: relative residual %.3g after cycle %d", self.residual(model), int(pieces[0][2].cycle))
+        if pieces and due(pairs := _pairs(pieces), progress, self.cycles):
+            for weight, coding in pairs:
+                coding.follow(weight, self.growth)
+            log.info("atmc: relative residual %.3g after cycle %d", residual(pairs), int(pairs[0][1].cycle))
 
     @torch.no_grad()
     def finish(self, model: nn.Module) -> None:
         """Fix what is zero, and give every factor its values."""
         pieces = _coded(model)
         for owner, name, coding in pieces:
-            original_of(owner, name).copy_(coding.coded(getattr(owner, name)))
-            _last(owner, name, Tied(coding.bits))
+            original(owner, name).copy_(coding.coded(getattr(owner, name)))
+            swap_last(owner, name, Tied(coding.bits))
         if not self.bits:
             for owner, name in _pieces(self._layers(model)):
                 owner.parametrizations[name][-1].mask.copy_(getattr(owner, name) != 0)
@@ -115,9 +115,7 @@ class ATMC(Compressor):
     @torch.no_grad()
     def residual(self, model: nn.Module) -> float:
         """|w - w'|^2 / |w|^2 over all factors."""
-        pieces = _coded(model)
-        away = sum(float((getattr(owner, name) - coding.copy).square().sum()) for owner, name, coding in pieces)
-        return away / sum(float(getattr(owner, name).square().sum()) for owner, name, _ in pieces)
+        return residual(_pairs(_coded(model)))
 
     def _layers(self, model: nn.Module) -> list[Any]:
         """Those whose weight trains, or trains in factors; grouped convolutions are not factorized."""
@@ -130,7 +128,7 @@ class ATMC(Compressor):
         if self.keep < 1:
             pieces = _pieces(layers)
             budget = int(self.keep * sum(original(layer).numel() for layer in layers))
-            project([original_of(owner, name) for owner, name in pieces], budget)
+            project([original(owner, name) for owner, name in pieces], budget)
 
 
 def project(tensors: list[Tensor], budget: int) -> None:
@@ -141,43 +139,29 @@ def project(tensors: list[Tensor], budget: int) -> None:
         tensor.mul_(mask.view_as(tensor))
 
 
-class Coding(nn.Module):
-    """A factor that is not quantized yet, beside its quantized copy, the dual, the copy's values and the number of renewals."""
+class Coding(Split):
+    """A factor that is not quantized yet, beside z, its version of 2^bits values that are not zero, the `centres`."""
 
-    copy: Tensor
-    dual: Tensor
     centres: Tensor
-    cycle: Tensor
 
     def __init__(self, weight: Tensor, bits: int):
-        super().__init__()
+        super().__init__(weight, weight, bits)
         self.bits = bits
         shown = weight[weight != 0]
-        start = lloyd(shown, 2**bits) if len(shown) else weight.new_zeros(2**bits)
-        self.register_buffer("centres", start)
-        self.register_buffer("copy", self.coded(weight))
-        self.register_buffer("dual", torch.zeros_like(weight))
-        self.register_buffer("cycle", torch.tensor(0))
-
-    def forward(self, weight: Tensor) -> Tensor:
-        return weight
-
-    def right_inverse(self, weight: Tensor) -> Tensor:
-        return weight
+        self.register_buffer("centres", lloyd(shown, 2**bits) if len(shown) else weight.new_zeros(2**bits))
+        self.z.copy_(self.coded(weight))
 
     def coded(self, weight: Tensor, moved: Tensor | None = None) -> Tensor:
         """The nearest value of every entry (or of what it was moved to), where the weight is not zero."""
         return torch.where(weight != 0, nearest(weight if moved is None else moved, self.centres), 0)
 
-    def renew(self, weight: Tensor, growth: float) -> None:
-        """Quantize w + u, keep in u what that leaves, scaled to the new rho."""
-        both = weight + self.dual
+    def follow(self, weight: Tensor, growth: float) -> None:
+        """Find the values of w + u anew, and renew z and u by them."""
+        both = weight + self.u
         shown = both[weight != 0]
         if len(shown):
             self.centres.copy_(lloyd(shown, self.centres))
-        self.copy.copy_(self.coded(weight, both))
-        self.dual.copy_((both - self.copy) / growth)
-        self.cycle += 1
+        self.renew(both, self.coded(weight, both), growth)
 
 
 Piece = tuple[Any, str]
@@ -193,6 +177,10 @@ def _pieces(layers: Iterable[Any]) -> list[Piece]:
     return found
 
 
+def _pairs(pieces: Iterable[tuple[Any, str, Coding]]) -> list[tuple[Tensor, Coding]]:
+    return [(getattr(owner, name), coding) for owner, name, coding in pieces]
+
+
 def _coded(model: nn.Module) -> list[tuple[Any, str, Coding]]:
     """The pieces that are being quantized."""
     parametrized: list[Any] = [module for module in model.modules() if parametrize.is_parametrized(module)]
@@ -200,20 +188,9 @@ def _coded(model: nn.Module) -> list[tuple[Any, str, Coding]]:
     return [(module, name, step) for module, name, step in last if isinstance(step, Coding)]
 
 
-def original_of(owner: Any, name: str) -> Tensor:
-    """What training moves of a piece."""
-    return owner.parametrizations[name].original
-
-
-def _last(owner: Any, name: str, step: nn.Module) -> None:
-    """Put another step in the place of the last one."""
-    steps = owner.parametrizations[name]
-    steps[len(steps) - 1] = step.to(original_of(owner, name).device)
-
-
 def _open(owner: Any, name: str) -> None:
     """Let every entry train again, from the values that masks leave."""
-    original_of(owner, name).copy_(getattr(owner, name))
+    original(owner, name).copy_(getattr(owner, name))
     for step in owner.parametrizations[name]:
         if isinstance(step, Mask):
             step.mask.fill_(True)
@@ -225,5 +202,5 @@ def _move(layer: Any) -> None:
     own = layer.parametrizations.weight.original
     rest = layer.weight - factors.product().view_as(layer.weight)
     if bool(own.count_nonzero()):
-        original_of(factors, "b" if factors.tall else "a").copy_(matrix(rest))
+        original(factors, "b" if factors.tall else "a").copy_(matrix(rest))
         own.zero_()

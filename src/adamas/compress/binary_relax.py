@@ -18,7 +18,7 @@ from adamas.errors import AdamasError
 from adamas.registry import Number, register
 from adamas.roles import Batches, Compressor, Threat
 from adamas.surgery import weight_layers
-from adamas.weights import original
+from adamas.weights import original, swap_last
 
 
 @register("compressor", "binary_relax")
@@ -62,10 +62,8 @@ class BinaryRelax(Compressor):
     def calibrate(self, model: nn.Module, batches: Batches, threat: Threat) -> None:
         """Put the relaxation in place; no data is read."""
         for layer in self._chosen(model):
-            steps = layer.parametrizations.weight
-            hidden = any(isinstance(step, Mask) for step in steps)
-            relaxed = Relaxed(self.levels, self.bits, self.per_channel, hidden)
-            steps[len(steps) - 1] = relaxed.to(layer.weight.device)
+            hidden = any(isinstance(step, Mask) for step in layer.parametrizations.weight)
+            swap_last(layer, "weight", Relaxed(self.levels, self.bits, self.per_channel, hidden))
         self._follow(model, 0.0)
 
     def after_step(self, model: nn.Module, progress: float) -> None:
@@ -75,10 +73,9 @@ class BinaryRelax(Compressor):
     def finish(self, model: nn.Module) -> None:
         """Set every weight to its level."""
         for layer in self._chosen(model):
-            steps = layer.parametrizations.weight
-            steps[len(steps) - 1].share.fill_(1)
+            layer.parametrizations.weight[-1].share.fill_(1)
             original(layer).copy_(layer.weight)
-            steps[len(steps) - 1] = Tied(width(self.levels, self.bits)).to(layer.weight.device)
+            swap_last(layer, "weight", Tied(width(self.levels, self.bits)))
 
     def _follow(self, model: nn.Module, progress: float) -> None:
         """Set the strength that is due, as the share strength / (strength + 1)."""

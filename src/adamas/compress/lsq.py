@@ -50,11 +50,7 @@ class LSQ(Compressor):
         return True
 
     def attach(self, model: nn.Module) -> None:
-        attach_quantizers(
-            model,
-            lambda: QuantizedWeight(self.weight_bits, self.per_channel),
-            lambda: ActivationQuantizer(self.activation_bits),
-        )
+        attach_quantizers(model, self.weight_bits, self.activation_bits, self.per_channel)
 
     def calibrate(self, model: nn.Module, batches: Batches, threat: Threat) -> None:
         """Learn steps of weights from here on, and of activations as these weights make them."""

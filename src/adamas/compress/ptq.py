@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from annotated_types import Gt, Le
 from torch import nn
 
-from adamas.compress.quantizers import ActivationQuantizer, Bits, QuantizedWeight
+from adamas.compress.quantizers import Bits
 from adamas.quantize import attach_quantizers, calibrate_ranges
 from adamas.registry import Count, Number, register
 from adamas.roles import Batches, Compressor, Threat
@@ -30,11 +30,7 @@ class PTQ(Compressor):
     batches: Count = 16
 
     def attach(self, model: nn.Module) -> None:
-        attach_quantizers(
-            model,
-            lambda: QuantizedWeight(self.weight_bits, self.per_channel),
-            lambda: ActivationQuantizer(self.activation_bits),
-        )
+        attach_quantizers(model, self.weight_bits, self.activation_bits, self.per_channel)
 
     def calibrate(self, model: nn.Module, batches: Batches, threat: Threat) -> None:
         calibrate_ranges(model, batches, self.batches, self.percentile if self.calibration == "percentile" else None)

@@ -7,7 +7,7 @@ from typing import Annotated
 from annotated_types import Ge, Lt
 from torch import nn
 
-from adamas.compress.quantizers import ActivationQuantizer, Bits, QuantizedWeight, activation_quantizers
+from adamas.compress.quantizers import Bits, activation_quantizers
 from adamas.quantize import attach_quantizers, calibrate_ranges
 from adamas.registry import Count, Number, register
 from adamas.roles import Batches, Compressor, Threat
@@ -29,11 +29,7 @@ class QAT(Compressor):
     batches: Count = 16
 
     def attach(self, model: nn.Module) -> None:
-        attach_quantizers(
-            model,
-            lambda: QuantizedWeight(self.weight_bits, self.per_channel),
-            lambda: ActivationQuantizer(self.activation_bits, self.momentum),
-        )
+        attach_quantizers(model, self.weight_bits, self.activation_bits, self.per_channel, self.momentum)
 
     def calibrate(self, model: nn.Module, batches: Batches, threat: Threat) -> None:
         calibrate_ranges(model, batches, self.batches)

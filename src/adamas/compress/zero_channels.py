@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from adamas.compress.example import example
 from adamas.registry import register
 from adamas.roles import Batches, Compressor, Threat
-from adamas.surgery import ChannelGroup, Plan, channel_groups, rehearse, remove_channels
+from adamas.surgery import ChannelGroup, Plan, channel_groups, rehearse, shrink
+from adamas.weights import read_channels
 
 log = logging.getLogger("adamas")
 
@@ -35,7 +36,7 @@ class ZeroChannels(Compressor):
         gone = sum(before - after for before, after in plan.widths.values())
         log.info("zero_channels: %d of %d channels go\n%s", gone, sum(group.width for group in groups), plan)
         if plan.removes:
-            remove_channels(model, plan, x)
+            shrink(model, plan)
 
 
 def _kept(model: nn.Module, group: ChannelGroup) -> tuple[int, ...]:
@@ -44,8 +45,7 @@ def _kept(model: nn.Module, group: ChannelGroup) -> tuple[int, ...]:
     for axis, at in group.axes.items():
         if not axis.produces:
             weight: Tensor = model.get_submodule(axis.layer).weight.detach().cpu()  # type: ignore[operator]
-            used = (weight != 0).reshape(axis.blocks, -1, weight.shape[1], weight[0, 0].numel()).any(-1).any(1).flatten()
-            read |= used[at].any(1)
+            read |= read_channels(weight, axis.blocks)[at].any(1)
     if group.blocked:
         return tuple(range(group.width))
     return tuple(read.nonzero().flatten().tolist()) or (0,)

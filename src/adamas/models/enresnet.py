@@ -10,7 +10,8 @@ from annotated_types import Ge
 from torch import Tensor, nn
 
 from adamas.models import Architecture
-from adamas.models.wide_resnet import PreActivationBlock
+from adamas.models.sizes import check_depth
+from adamas.models.wide_resnet import PreActivationBlock, pre_activation
 from adamas.noise import Noise, NoiseScale
 from adamas.registry import Count, Number, register
 
@@ -46,27 +47,17 @@ class EnResNet(Architecture):
     noise_eval: bool = True
 
     def __post_init__(self) -> None:
-        if self.depth % 6 != 2:
-            below = self.depth - (self.depth - 2) % 6
-            raise ValueError(
-                f"depth: expected 6n+2 (20, 32, 44, 56, 110), got {self.depth}; the nearest are {below} and {below + 6}"
-            )
+        check_depth(self.depth, 2, "20, 32, 44, 56, 110")
 
     def build(self, image_shape: tuple[int, int, int], classes: int) -> nn.Module:
         members = [self._member(image_shape[0], classes) for _ in range(self.members)]
         return members[0] if self.members == 1 else Ensemble(members)
 
     def _member(self, channels: int, classes: int) -> nn.Module:
-        before = self.width
-        layers: list[nn.Module] = [nn.Conv2d(channels, before, 3, 1, 1, bias=False)]
-        for stage in range(3):
-            after = self.width * 2**stage
-            for index in range((self.depth - 2) // 6):
-                layers.append(PreActivationBlock(before, after, 2 if stage and not index else 1))
-                layers.append(Noise(self.noise, self.noise_scale, self.noise_eval))
-                before = after
-        layers += [nn.BatchNorm2d(before), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(before, classes)]
-        net = nn.Sequential(*layers)
+        def block(before: int, after: int, stride: int) -> list[nn.Module]:
+            return [PreActivationBlock(before, after, stride), Noise(self.noise, self.noise_scale, self.noise_eval)]
+
+        net = pre_activation(channels, self.width, self.width, (self.depth - 2) // 6, classes, block)
         for layer in net.modules():
             if isinstance(layer, nn.Conv2d):
                 nn.init.normal_(layer.weight, std=math.sqrt(2 / (layer.kernel_size[0] ** 2 * layer.out_channels)))

@@ -10,6 +10,7 @@ from annotated_types import Ge
 from torch import Tensor, nn
 
 from adamas.models import Architecture
+from adamas.models.sizes import check_depth
 from adamas.registry import Count, register
 
 Option = Literal["A", "B"]
@@ -132,11 +133,7 @@ class ResNet20(Architecture):
     shortcut: Option = "A"
 
     def __post_init__(self) -> None:
-        if self.depth % 6 != 2:
-            below = self.depth - (self.depth - 2) % 6
-            raise ValueError(
-                f"depth: expected 6n+2 (20, 32, 44, 56, 110), got {self.depth}; the nearest are {below} and {below + 6}"
-            )
+        check_depth(self.depth, 2, "20, 32, 44, 56, 110")
 
     def build(self, image_shape: tuple[int, int, int], classes: int) -> nn.Module:
         def block(before: int, after: int, stride: int) -> nn.Module:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Annotated
 
 from annotated_types import Ge
 from torch import Tensor, nn
 
 from adamas.models import Architecture
+from adamas.models.sizes import check_depth
 from adamas.registry import Count, register
 
 
@@ -29,6 +31,24 @@ class PreActivationBlock(nn.Module):
         return out + (x if self.shortcut is None else self.shortcut(active))
 
 
+def pre_activation(
+    channels: int, stem: int, width: int, blocks: int, classes: int, block: Callable[[int, int, int], list[nn.Module]]
+) -> nn.Sequential:
+    """A stem, three stages of so many blocks, of width w, 2w and 4w, average pooling, classifier.
+
+    `block` makes the modules of one from channels before, channels after and stride.
+    """
+    layers: list[nn.Module] = [nn.Conv2d(channels, stem, 3, 1, 1, bias=False)]
+    before = stem
+    for stage in range(3):
+        after = width * 2**stage
+        for index in range(blocks):
+            layers += block(before, after, 2 if stage and not index else 1)
+            before = after
+    layers += [nn.BatchNorm2d(before), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(before, classes)]
+    return nn.Sequential(*layers)
+
+
 @register("model", "wide_resnet")
 class WideResNet(Architecture):
     """Wide residual network for 32x32 images, WRN-`depth`-`widen`: three stages of (depth - 4) / 6 pre-activation blocks.
@@ -43,17 +63,11 @@ class WideResNet(Architecture):
     width: Count = 16
 
     def __post_init__(self) -> None:
-        if self.depth % 6 != 4:
-            below = self.depth - (self.depth - 4) % 6
-            raise ValueError(f"depth: expected 6n+4 (16, 28, 34), got {self.depth}; the nearest are {below} and {below + 6}")
+        check_depth(self.depth, 4, "16, 28, 34")
 
     def build(self, image_shape: tuple[int, int, int], classes: int) -> nn.Module:
-        before = self.width
-        layers: list[nn.Module] = [nn.Conv2d(image_shape[0], before, 3, 1, 1, bias=False)]
-        for stage in range(3):
-            after = self.width * self.widen * 2**stage
-            for index in range((self.depth - 4) // 6):
-                layers.append(PreActivationBlock(before, after, 2 if stage and not index else 1))
-                before = after
-        layers += [nn.BatchNorm2d(before), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten()]
-        return nn.Sequential(*layers, nn.Linear(before, classes))
+        def block(before: int, after: int, stride: int) -> list[nn.Module]:
+            return [PreActivationBlock(before, after, stride)]
+
+        wide = self.width * self.widen
+        return pre_activation(image_shape[0], self.width, wide, (self.depth - 4) // 6, classes, block)
