@@ -23,7 +23,7 @@ class Tied(nn.Module):
     def __init__(self, bits: int):
         super().__init__()
         self.register_buffer("width", torch.tensor(bits, dtype=torch.uint8))
-        self._codes: Tensor | None = None
+        self._groups: tuple[Tensor, Tensor] | None = None
 
     @property
     def bits(self) -> int:
@@ -32,33 +32,32 @@ class Tied(nn.Module):
     def forward(self, weight: Tensor) -> Tensor:
         if not (self.training and torch.is_grad_enabled() and weight.requires_grad):
             return weight
-        return _Shared.apply(weight, self._codes_of(weight))  # type: ignore[return-value]
+        return _Shared.apply(weight, *self._groups_of(weight))  # type: ignore[return-value]
 
     def right_inverse(self, weight: Tensor) -> Tensor:
-        self._codes = None
+        self._groups = None
         return weight
 
-    def _codes_of(self, weight: Tensor) -> Tensor:
-        """Which weights are equal, found once: training does not change it."""
-        if self._codes is None or self._codes.shape != weight.shape or self._codes.device != weight.device:
-            values, codes = weight.detach().unique(return_inverse=True)
-            self._codes = torch.where(values[codes] == 0, -1, codes)
-        return self._codes
+    def _groups_of(self, weight: Tensor) -> tuple[Tensor, Tensor]:
+        """The group of every weight, and how many are in each: found once, since training does not change it."""
+        if self._groups is None or len(self._groups[0]) != weight.numel() or self._groups[0].device != weight.device:
+            values, codes = weight.detach().flatten().unique(return_inverse=True)
+            groups = torch.where(values[codes] == 0, 0, codes + 1)
+            self._groups = groups, groups.bincount().clamp_min(1)
+        return self._groups
 
 
 class _Shared(Function):
-    """The identity; every entry's gradient is the mean over the entries of its code, 0 for the code -1."""
+    """The identity; every entry's gradient is the mean over the entries of its group, 0 for group 0."""
 
     @staticmethod
-    def forward(ctx: Any, weight: Tensor, codes: Tensor) -> Tensor:
-        ctx.save_for_backward(codes)
+    def forward(ctx: Any, weight: Tensor, groups: Tensor, sizes: Tensor) -> Tensor:
+        ctx.save_for_backward(groups, sizes)
         return weight.view_as(weight)
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
-        (codes,) = ctx.saved_tensors
-        at = (codes + 1).flatten()
-        sums = grads[0].new_zeros(int(at.max()) + 1).index_add_(0, at, grads[0].flatten())
-        means = sums / torch.bincount(at).clamp_min(1)
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
+        groups, sizes = ctx.saved_tensors
+        means = grads[0].new_zeros(len(sizes)).index_add_(0, groups, grads[0].flatten()) / sizes
         means[0] = 0
-        return means[at].view_as(codes), None
+        return means[groups].view_as(grads[0]), None, None
