@@ -9,7 +9,6 @@ from typing import Any, ClassVar
 
 import pytest
 import torch
-from scipy.stats import binomtest
 from torch import Tensor, nn
 
 from adamas.attacks.fgsm import FGSM
@@ -18,12 +17,13 @@ from adamas.attacks.transfer import Transfer
 from adamas.data import Data, Images
 from adamas.device import seeded
 from adamas.errors import AdamasError
-from adamas.evaluate import Evaluate, Evaluation, Rate, evaluate, in_order
+from adamas.evaluate import Evaluate, Evaluation, evaluate, in_order
 from adamas.fit import Fit, fit
 from adamas.noise import Noise, without_noise
 from adamas.registry import label, parse
 from adamas.roles import Attack, Family
 from adamas.threat import L1, L2, Linf
+from adamas.verdict import Rate
 from tests.helpers import Linear, Sealed, SmallNet
 
 THREAT = Linf(eps="1/10")
@@ -203,13 +203,6 @@ class Cheat(Attack):
 def test_an_attack_that_cheats_is_refused(pixels, how, threat, sentence):
     with pytest.raises(AdamasError, match=rf"^attack cheat(\(how=\w+\))?: expected .*{sentence.removeprefix('expected ')}"):
         evaluate(split_at(0.5), pixels, Evaluate(attacks=(Cheat(how),)), threat)  # type: ignore[arg-type]
-
-
-@pytest.mark.parametrize(("right", "n"), [(0, 10), (10, 10), (3, 8), (87, 100), (5012, 10_000), (1, 1)])
-def test_the_interval_is_wilsons(right, n):
-    rate, expected = Rate.of(right, n), binomtest(right, n).proportion_ci(method="wilson")
-    assert (rate.value, rate.low, rate.high) == pytest.approx((right / n, expected.low, expected.high), abs=1e-9)
-    assert 0 <= rate.low <= rate.value <= rate.high <= 1
 
 
 # ------------------------------------------------------------------------------------- killed, split, merged, cut short

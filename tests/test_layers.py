@@ -23,16 +23,18 @@ MAY_IMPORT = {
     "files": ("errors",),
     "packed*": ("errors", "registry", "files", "packed*"),
     "progress": ("errors",),
-    "attacks*": ("errors", "registry", "roles", "threat", "dice", "weights", "graph", "attacks*"),
+    "attacks*": ("errors", "registry", "roles", "threat", "dice", "weights", "graph", "noise", "attacks*"),
     "objectives": ("errors", "registry", "roles", "threat", "weights", "attacks*"),
     "data*": ("errors", "registry", "roles", "files", "progress", "data*"),
     "models*": ("errors", "registry", "noise", "models*"),
     "noise": ("dice", "weights"),
     "check": ("errors", "weights", "graph"),
-    "soundness": ("errors", "weights", "roles", "threat*", "dice", "attacks*"),
+    "soundness": ("errors", "weights", "roles", "threat*", "dice", "verdict", "attacks*"),
     "outcomes": ("errors", "files"),
+    "verdict": ("registry", "roles", "outcomes"),
     "panel": ("errors", "registry", "roles", "outcomes"),
     "cost": ("errors", "weights", "graph", "device"),
+    "documents": ("errors",),
 }
 """What each of the lower parts may know; `*` stands for a package and everything in it."""
 

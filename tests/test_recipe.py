@@ -15,7 +15,7 @@ from adamas.evaluate import Evaluate
 from adamas.fit import Fit
 from adamas.models.cnn8 import CNN8
 from adamas.objectives import AdversarialTraining, Natural
-from adamas.recipe import Recipe, Stage, dump, merged, read
+from adamas.recipe import Recipe, Stage, dump, read
 from adamas.threat import L2, Linf
 
 BASE = """
@@ -87,22 +87,6 @@ def test_of_several_parents_the_later_wins(recipe):
     recipe("seed: 2\nthreat: {eps: 0.2}", "two.yaml")
     row = read(recipe("extends: [one.yaml, two.yaml]\ndata: digits", "top.yaml"))["top"]
     assert (row.title, row.seed, row.threat, row.data) == ("one", 2, Linf(eps=0.2), Digits())
-
-
-@pytest.mark.parametrize(
-    ("base", "change", "result"),
-    [
-        ({"a": 1, "b": {"c": 2, "d": 3}}, {"b": {"c": 4}}, {"a": 1, "b": {"c": 4, "d": 3}}),
-        ({"name": "pgd", "steps": 5}, {"steps": 7}, {"name": "pgd", "steps": 7}),
-        ({"name": "pgd", "steps": 5}, {"name": "pgd", "restarts": 2}, {"name": "pgd", "steps": 5, "restarts": 2}),
-        ({"name": "pgd", "steps": 5}, {"name": "fgsm"}, {"name": "fgsm"}),  # another method has other keys
-        ({"a": [1, 2]}, {"a": [3]}, {"a": [3]}),
-        ({"a": {"b": 1}}, {"a": None}, {"a": None}),
-        ({"a": None}, {"a": {"b": 1}}, {"a": {"b": 1}}),
-    ],
-)
-def test_merging_by_hand(base, change, result):
-    assert merged(base, change) == result
 
 
 def test_a_sweep_is_every_combination_in_order(recipe):

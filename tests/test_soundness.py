@@ -18,10 +18,11 @@ from adamas.attacks.pgd import PGD
 from adamas.attacks.square import Square
 from adamas.attacks.transfer import Transfer
 from adamas.data import Data
-from adamas.evaluate import AttackResult, Evaluate, Evaluation, Rate, evaluate
+from adamas.evaluate import Evaluate, Evaluation, evaluate
 from adamas.roles import Family
 from adamas.soundness import comparison_flags, probe_flags
 from adamas.threat import L1, L2, Linf
+from adamas.verdict import AttackResult, Rate
 from tests.helpers import Linear
 from tests.zoo import BROKEN, HONEST
 

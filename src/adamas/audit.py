@@ -16,9 +16,10 @@ from adamas.data import Data
 from adamas.deploy.parity import Parity, parity
 from adamas.deploy.runtime import OnnxModel
 from adamas.deploy.twin import twin
-from adamas.evaluate import Evaluate, Evaluation, Verdict, evaluate
+from adamas.evaluate import Evaluate, Evaluation, evaluate
 from adamas.registry import Count, settings
 from adamas.roles import AnyAttack, Threat
+from adamas.verdict import Verdict
 
 ALIKE = 0.995
 """Share of the images on which the twin and the runtime must predict the same class, lest the white box sees another model."""

@@ -26,6 +26,7 @@ from adamas.deploy.files import export_files
 from adamas.deploy.pack import pack, unpack
 from adamas.deploy.runtime import OnnxModel
 from adamas.deploy.twin import twin
+from adamas.documents import changed
 from adamas.errors import AdamasError, nearest
 from adamas.evaluate import Evaluate, evaluate
 from adamas.files import write_json
@@ -156,7 +157,7 @@ def train(
         "threat": {"name": "linf"},
         "stages": [{"fit": {"objective": {"name": objective}}}],
     }
-    recipe = parse(Recipe, recipes.changed(raw, changes or []))
+    recipe = parse(Recipe, changed(raw, changes or []))
     _finish(run(recipe, out=out.parent, name=out.name, data_dir=data_dir, device=device))
 
 
@@ -200,7 +201,7 @@ def attack(
 ) -> None:
     """Attack an artifact or an ONNX file with one attack and print what is left of its accuracy."""
     found = subject(path, dataset=data, data_dir=data_dir, n=n, norm=norm, eps=eps)
-    chosen = parse(Evaluate, {"attacks": [recipes.changed({"name": method}, values or [])]})
+    chosen = parse(Evaluate, {"attacks": [changed({"name": method}, values or [])]})
     console.print(evaluated(found.name, evaluate(found.model, found.data, chosen, found.threat, seed=found.seed)))
 
 
@@ -222,7 +223,7 @@ def evaluate_artifact(
     """Evaluate an artifact or an ONNX file: clean, every attack, worst case, and the same as shipped."""
     found = subject(path, dataset=data, data_dir=data_dir, n=n, norm=norm, eps=eps, seed=seed)
     default = plain(found.artifact.recipe.evaluate if found.artifact else Evaluate())
-    chosen = parse(Evaluate, recipes.changed(default | _chosen(attacks), values or []))
+    chosen = parse(Evaluate, changed(default | _chosen(attacks), values or []))
     judges = {found.file.name: OnnxModel(found.file)} if found.file else {}
     result = evaluate(
         found.model, found.data, chosen, found.threat, seed=found.seed, judges=judges, title=f"evaluate {found.name}",
@@ -258,7 +259,7 @@ def audit_file(
         raise AdamasError(f"{path}: expected an exported file in the artifact, there is none; run `adamas export {path}` first")
     raw = plain(Audit(queries=queries))
     raw["evaluate"] |= _chosen(attacks)
-    chosen = parse(Audit, recipes.changed(raw, [f"evaluate.{value}" for value in values or []]))
+    chosen = parse(Audit, changed(raw, [f"evaluate.{value}" for value in values or []]))
     others = {} if found.artifact is None else {"the trained model": found.model}
     others |= {str(other): _network(other) for other in sources or []}
     result = audit(found.file, found.data, found.threat, chosen, sources=others, seed=found.seed, state=state, part=share(part))
@@ -282,7 +283,7 @@ def security_curve_of(
 ) -> None:
     """Accuracy at every eps from one run of a minimum-norm attack."""
     found = subject(path, dataset=data, data_dir=data_dir, n=n, norm=norm, eps=eps, seed=seed)
-    chosen = parse(Evaluate, {"attacks": [recipes.changed({"name": method}, values or [])]}).attacks[0]
+    chosen = parse(Evaluate, {"attacks": [changed({"name": method}, values or [])]}).attacks[0]
     at = None if epsilons is None else parse(list[Pixels], epsilons)  # type: ignore[arg-type]
     result = security_curve(found.model, found.data, found.threat, chosen, epsilons=at, seed=found.seed)
     console.print(curved(found.name, result))
@@ -356,7 +357,7 @@ def report(
 
 def _chosen(attacks: list[str] | None) -> dict[str, Any]:
     """The key of an evaluation's settings that -a stands for, if it was given."""
-    return recipes.changed({}, [f"attacks=[{', '.join(attacks)}]"]) if attacks else {}
+    return changed({}, [f"attacks=[{', '.join(attacks)}]"]) if attacks else {}
 
 
 def _extend(
@@ -365,7 +366,7 @@ def _extend(
     """Add one stage to an artifact; `values` are settings of the stage's only part."""
     start = Artifact.load(artifact)
     (part,) = stage
-    added = parse(Stage, recipes.changed(stage, [f"{part}.{value}" for value in values or []]))
+    added = parse(Stage, changed(stage, [f"{part}.{value}" for value in values or []]))
     recipe = replace(start.recipe, stages=(*start.recipe.stages, added))
     _finish(run(recipe, out=out.parent, name=out.name, data_dir=data_dir, device=device, start=start))
 

@@ -17,13 +17,13 @@ from adamas.check import checked_logits
 from adamas.data import Data
 from adamas.device import channels_last, device_of, seeded
 from adamas.errors import AdamasError
-from adamas.evaluate import Rate
 from adamas.graph import modes_kept
 from adamas.noise import SAMPLES, FixedDraws, draws_noise
 from adamas.panel import check_inside, wrong
 from adamas.progress import progress
 from adamas.registry import label, registered
 from adamas.roles import Attack, Threat
+from adamas.verdict import Rate
 
 GRID = (0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 2.0, 3.0, 4.0)
 """The distances, in units of the threat's eps, at which a curve is read unless others are asked for."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -24,9 +23,10 @@ from adamas.outcomes import Chunk, Store, content_key
 from adamas.panel import MODEL, Averaged, Panel, check_inside
 from adamas.progress import progress
 from adamas.registry import Count, label, plain, settings
-from adamas.roles import AnyAttack, Attack, Family, Threat
+from adamas.roles import AnyAttack, Attack, Threat
 from adamas.soundness import comparison_flags, probe_flags
 from adamas.streamline import streamlined
+from adamas.verdict import Rate, Verdict, counted
 from adamas.weights import model_fingerprint
 
 PROBED = 64
@@ -66,48 +66,6 @@ def in_order(attacks: Sequence[Attack]) -> list[Attack]:
     """The attacks one by one, lists such as AutoAttack taken apart, as an evaluation runs them."""
     parts = [part for attack in attacks for part in attack.parts]
     return sorted(parts, key=lambda part: (part.family == "black-box", part.family == "transfer", part.cost))
-
-
-@dataclass(frozen=True)
-class Rate:
-    """A share of n images with its 95 % Wilson interval."""
-
-    right: int
-    n: int
-    value: float
-    low: float
-    high: float
-
-    @classmethod
-    def of(cls, right: int, n: int) -> Rate:
-        """Source: Wilson 1927, with z = 1.96."""
-        z = 1.959963984540054
-        share, scale = right / n, 1 + z * z / n
-        middle = (share + z * z / (2 * n)) / scale
-        half = z * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n)) / scale
-        low, high = max(0.0, middle - half), min(1.0, middle + half)
-        return cls(right, n, share, min(low, share), max(high, share))  # at 0 and 1 rounding would leave the share outside
-
-
-@dataclass(frozen=True)
-class AttackResult:
-    """One attack: images it was run on, images it broke that no attack before it had, the accuracy left after it."""
-
-    attack: str
-    family: Family
-    attacked: int
-    broken: int
-    accuracy: Rate
-    seconds: float
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """What one classifier made of the clean images, of every attack's candidates, and of the worst of all."""
-
-    clean: Rate
-    attacks: list[AttackResult]
-    worst_case: Rate
 
 
 @dataclass(frozen=True)
@@ -179,7 +137,7 @@ def evaluate(
             work = _Work(model, lean, scored, judges, parts, data, settings, samples, threat, seed, device, advance)
             chunks = [work.run(store.load(first, min(settings.chunk, len(data.test) - first)), store.save) for first in firsts]
     store.merge(chunks, [label(attack) for attack in parts])
-    verdicts = {name: _verdict(name, chunks, parts, settings.exhaustive) for name in (MODEL, *judges)}
+    verdicts = {name: counted(name, chunks, parts, settings.exhaustive) for name in (MODEL, *judges)}
     trained = verdicts.pop(MODEL)
     if settings.checks:
         flags += [*(flag for chunk in chunks for flag in chunk.flags), *comparison_flags(trained.attacks)]
@@ -298,20 +256,6 @@ def _share(firsts: range, part: tuple[int, int]) -> range:
             f"part: expected k/m with 1 <= k <= m <= {len(firsts)}, the number of chunks of {firsts.step} images, got {k}/{m}"
         )
     return firsts[len(firsts) * (k - 1) // m : len(firsts) * k // m]
-
-
-def _verdict(name: str, chunks: Sequence[Chunk], parts: Sequence[Attack], exhaustive: bool) -> Verdict:
-    """Count one classifier's letters."""
-    clean = "".join(chunk.clean[name] for chunk in chunks)
-    standing, results = clean, []
-    for i, attack in enumerate(parts):
-        letters = "".join(chunk.attacks[i][name] for chunk in chunks)
-        attacked, broken = len(letters) - letters.count("-"), letters.count("0")
-        standing = "".join("0" if now == "0" else before for before, now in zip(standing, letters, strict=True))
-        left = clean.count("1") - broken if exhaustive else standing.count("1")
-        seconds = round(sum(chunk.seconds[i] for chunk in chunks), 3)
-        results.append(AttackResult(label(attack), attack.family, attacked, broken, Rate.of(left, len(clean)), seconds))
-    return Verdict(Rate.of(clean.count("1"), len(clean)), results, Rate.of(standing.count("1"), len(clean)))
 
 
 def _key(

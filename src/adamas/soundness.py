@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from itertools import combinations
-from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -12,8 +11,9 @@ from torch import Tensor, nn
 from adamas.attacks.crafting import Terms, Victim, climb, crafting
 from adamas.attacks.losses import margin
 from adamas.dice import Dice
-from adamas.roles import Family, Threat
+from adamas.roles import Threat
 from adamas.threat import Linf
+from adamas.verdict import AttackResult
 
 CHANGED = 0.01
 """Share of the range of an image's logits by which they have to differ to count as different answers."""
@@ -145,20 +145,7 @@ def _unbounded(victim: Victim, x: Tensor, y: Tensor) -> Iterator[str]:
         )
 
 
-class Result(Protocol):
-    """What the comparisons need of an `AttackResult`: `broken` images out of those `attacked`."""
-
-    @property
-    def attack(self) -> str: ...
-    @property
-    def family(self) -> Family: ...
-    @property
-    def attacked(self) -> int: ...
-    @property
-    def broken(self) -> int: ...
-
-
-def comparison_flags(attacks: Sequence[Result]) -> list[str]:
+def comparison_flags(attacks: Sequence[AttackResult]) -> list[str]:
     """Flags from attacks' results compared with each other, in the order in which an evaluation runs them.
 
     Source: Carlini et al. 2019, section 5; Athalye et al. 2018, section 3.1.
@@ -166,7 +153,7 @@ def comparison_flags(attacks: Sequence[Result]) -> list[str]:
     return [*_weaker_adversaries(attacks), *_fewer_steps(attacks)]
 
 
-def _weaker_adversaries(attacks: Sequence[Result]) -> Iterator[str]:
+def _weaker_adversaries(attacks: Sequence[AttackResult]) -> Iterator[str]:
     """Adversaries who know less than white-box attacks, and break what these left standing."""
     white = [attack for attack in attacks if "gradient" in attack.family]
     if not white:
@@ -185,7 +172,7 @@ def _weaker_adversaries(attacks: Sequence[Result]) -> Iterator[str]:
             )
 
 
-def _fewer_steps(attacks: Sequence[Result]) -> Iterator[str]:
+def _fewer_steps(attacks: Sequence[AttackResult]) -> Iterator[str]:
     """Of attacks on the same images that differ in effort, the shorter breaking more than the longer."""
     climbs = [attack for attack in attacks if attack.attack.split("(")[0] in CLIMBS]
     for shorter, longer in combinations(climbs, 2):

@@ -11,11 +11,12 @@ import pytest
 
 from adamas.artifact import CARD, EVALUATION, FORMAT, WEIGHTS, Artifact, fingerprint
 from adamas.cost import Cost
-from adamas.evaluate import AttackResult, Evaluation, Rate, Verdict
+from adamas.evaluate import Evaluation
 from adamas.files import write_json
 from adamas.recipe import Recipe
 from adamas.registry import parse, plain
 from adamas.roles import Family
+from adamas.verdict import AttackResult, Rate, Verdict
 
 FP32, INT8 = "model.fp32.onnx", "model.int8.onnx"
 

@@ -12,9 +12,10 @@ from adamas.audit import Audited
 from adamas.curve import Curve
 from adamas.deploy.parity import Parity
 from adamas.errors import AdamasError
-from adamas.evaluate import AttackResult, Evaluation, Rate, Verdict
+from adamas.evaluate import Evaluation
 from adamas.report.curve import write_curve
 from adamas.report.evaluation import audited, curved, evaluated
+from adamas.verdict import AttackResult, Rate, Verdict
 
 ATTACKS = [
     AttackResult("pgd", "cross-entropy gradient", 90, 30, Rate.of(60, 100), 1.25),

@@ -7,9 +7,9 @@ import pytest
 
 from adamas.artifact import EVALUATION
 from adamas.errors import AdamasError
-from adamas.evaluate import Rate
 from adamas.files import write_json
 from adamas.report.rows import rows
+from adamas.verdict import Rate
 
 
 def test_one_artifact_keeps_its_figures(make: Any) -> None:

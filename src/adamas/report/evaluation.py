@@ -9,7 +9,8 @@ from rich.text import Text
 
 from adamas.audit import Audited
 from adamas.curve import Curve
-from adamas.evaluate import Evaluation, Rate, Verdict
+from adamas.evaluate import Evaluation
+from adamas.verdict import Rate, Verdict
 
 
 def evaluated(title: str, found: Evaluation) -> Group:

@@ -15,7 +15,8 @@ from adamas.compress.lsq import LSQ
 from adamas.compress.prune import Prune
 from adamas.compress.ptq import PTQ
 from adamas.compress.qat import QAT
-from adamas.recipe import Recipe, Stage, changed
+from adamas.documents import changed
+from adamas.recipe import Recipe, Stage
 from adamas.registry import parse, plain, settings
 from adamas.roles import Compressor, Objective
 
