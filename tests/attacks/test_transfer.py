@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import torch
+from torch import nn
 
 from adamas.attacks.crafting import Terms, crafting
 from adamas.attacks.fgsm import FGSM
 from adamas.attacks.pgd import PGD
 from adamas.attacks.square import Square
 from adamas.attacks.transfer import Transfer
+from adamas.noise import Noise
 from adamas.registry import label
 from adamas.threat import Linf
 from tests.attacks.reference import MIDDLE, ZERO
@@ -52,3 +54,14 @@ def test_both_models_are_left_as_found():
     Transfer(source=parent, origin="parent")(child, MIDDLE, ZERO, THREAT)
     assert parent.training and child.training
     assert all(p.requires_grad and p.grad is None for p in (*parent.parameters(), *child.parameters()))
+
+
+def test_noise_of_the_source_is_turned_off():
+    noisy = nn.Sequential(nn.Flatten(), nn.Linear(4, 16), Noise(5.0), nn.ReLU(), nn.Linear(16, 2)).eval()
+    x, y = torch.rand(6, 1, 2, 2), torch.zeros(6, dtype=torch.long)
+    attack = Transfer(source=noisy, origin="noisy", attack=PGD(steps=3, random_start=False))
+    child = nn.Sequential(nn.Flatten(), nn.Linear(4, 2))
+    whole = attack(child, x, y, THREAT)
+    halves = torch.cat([attack(child, x[part], y[part], THREAT) for part in (slice(0, 2), slice(2, 6))])
+    assert torch.equal(whole, halves) and not torch.equal(whole, x)
+    assert any(isinstance(layer, Noise) for layer in noisy)
