@@ -153,6 +153,18 @@ def test_an_override_of_a_swept_key_or_above_it_replaces_the_sweep(recipe):
 # ----------------------------------------------------------------------------------------------------------- mistakes
 
 
+def test_only_the_rows_that_are_asked_for_meet_the_changes(recipe):
+    path = recipe(BASE + "\n    sweep: {stages: {short: [natural], long: [natural, robust]}, seed: [0, 1]}")
+    rows = read(path, ["stages.1.fit.epochs=9"], "long*")
+    assert {name: [stage.fit.epochs for stage in row.stages] for name, row in rows.items()} == {
+        "long seed=0": [2, 9],
+        "long seed=1": [2, 9],
+    }
+    assert mistakes(path, "stages.1.fit.epochs=9") == ["base.yaml: stages.1: expected a number from 0 to 0, got '1'"]
+    with pytest.raises(AdamasError, match="^no row matches 'lang seed=1'; did you mean 'long seed=1'"):
+        read(path, [], "lang seed=1")
+
+
 def test_every_mistake_of_every_row_is_told_once_and_with_its_path(recipe):
     path = recipe("""
     datta: digits

@@ -7,7 +7,6 @@ import json
 import logging
 import sys
 from dataclasses import asdict, replace
-from fnmatch import fnmatch
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -112,16 +111,13 @@ def run_recipe(
     recipe: Path,
     changes: Changes = None,
     out: Annotated[Path, typer.Option(help="Where artifacts and finished stages are kept.")] = Path("runs"),
-    only: Annotated[str | None, typer.Option(help="Only rows whose name matches this pattern, e.g. '*seed=0'.")] = None,
+    only: Annotated[str, typer.Option(help="Only rows whose name matches this pattern, e.g. '*seed=0'.")] = "*",
     data_dir: DataDir = None,
     device: Device = "auto",
 ) -> None:
     """Run every row of a recipe, write a report and check its claims; the same command goes on after an interruption."""
-    found = recipes.read(recipe, changes or [])
-    claims = [] if changes else check_claims(recipes.claims(recipe), found)  # of the recipe as it is written
-    chosen = {name: row for name, row in found.items() if only is None or fnmatch(name, only)}
-    if not chosen:
-        raise AdamasError(f"no row matches {only!r}{nearest(only, found)}")
+    chosen = recipes.read(recipe, changes or [], only)
+    claims = [] if changes else check_claims(recipes.claims(recipe), recipes.read(recipe))  # of the recipe as it is written
     made = sweep(
         chosen, out=out, group=recipe.stem, data_dir=data_dir, device=device,
         announce=lambda row: console.print(f"{row}", style="bold", markup=False),

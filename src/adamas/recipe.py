@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -14,7 +15,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from adamas.data import AnyDataset, Split
 from adamas.documents import combinations, load, name_stages, put, split
-from adamas.errors import AdamasError
+from adamas.errors import AdamasError, nearest
 from adamas.evaluate import Evaluate
 from adamas.fit import Fit
 from adamas.models import AnyModel
@@ -82,11 +83,11 @@ class Recipe:
                 raise ValueError(f"transfer: expected a stage from -1 to {len(self.stages) - 1}, got {source.stage}")
 
 
-def read(path: Path | str, overrides: tuple[str, ...] | list[str] = ()) -> dict[str, Recipe]:
-    """All rows of a recipe file by name (one row, named after the file, unless it sweeps).
+def read(path: Path | str, overrides: tuple[str, ...] | list[str] = (), only: str = "*") -> dict[str, Recipe]:
+    """The rows of a recipe file by name (one row, named after the file, unless it sweeps) that match the pattern `only`.
 
     `overrides` are "path.to.key=value" with YAML values; one for a swept key, or above it, replaces that sweep.
-    Errors: every mistake of every row in one message, each with its path.
+    Errors: every mistake of every such row in one message, each with its path; no row that matches.
     """
     path = Path(path)
     raw = load(path)
@@ -95,14 +96,18 @@ def read(path: Path | str, overrides: tuple[str, ...] | list[str] = ()) -> dict[
     changes = [split(override) for override in overrides]
     rows: dict[str, Recipe] = {}
     errors: dict[str, None] = {}
-    for name, values in combinations(sweep, tuple(key for key, _ in changes)):
+    found = {name or path.stem: values for name, values in combinations(sweep, tuple(key for key, _ in changes))}
+    chosen = [name for name in found if fnmatch(name, only)]
+    if not chosen:
+        raise AdamasError(f"no row matches {only!r}{nearest(only, found)}")
+    for name in chosen:
         row = copy.deepcopy(raw)
-        for key, value in [*values, *changes]:
+        for key, value in [*found[name], *changes]:
             with _noted(errors):
                 put(row, key, copy.deepcopy(value))
         errors.update(dict.fromkeys(name_stages(row)))
         with _noted(errors):
-            rows[name or path.stem] = TypeAdapter(Recipe).validate_python(row)
+            rows[name] = TypeAdapter(Recipe).validate_python(row)
     if errors:
         raise AdamasError("\n".join(f"{path.name}: {line}" for line in errors))
     return rows
