@@ -117,7 +117,9 @@ def run_recipe(
 ) -> None:
     """Run every row of a recipe, write a report and check its claims; the same command goes on after an interruption."""
     chosen = recipes.read(recipe, changes or [], only)
-    claims = [] if changes else check_claims(recipes.claims(recipe), recipes.read(recipe))  # of the recipe as it is written
+    claims: list[str] = []
+    if not changes:  # they speak of the recipe as it is written
+        claims = check_claims(recipes.claims(recipe), chosen if only == "*" else recipes.read(recipe))
     made = sweep(
         chosen, out=out, group=recipe.stem, data_dir=data_dir, device=device,
         announce=lambda row: console.print(f"{row}", style="bold", markup=False),
